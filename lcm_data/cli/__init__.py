@@ -1,0 +1,28 @@
+"""The command ``lcm-data``: one verb a job. Nothing heavy is imported until a verb runs.
+
+``main`` is the entry point; the verbs that make things are in ``make``, those that look at them in ``look``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; our own errors end it with one message and their exit code."""
+    from lcm_data.cli.app import app
+    from lcm_data.errors import LcmDataError
+
+    try:
+        app()
+    except LcmDataError as error:
+        if os.environ.get("LCM_DATA_DEBUG"):
+            raise
+        print(f"lcm-data: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -1,0 +1,103 @@
+"""The verbs that look at a corpus: status, verify, inspect. They change nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lcm_data.cli.options import CorpusArgument, JsonOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the application."""
+    for verb in (status, verify, inspect):
+        app.command(rich_help_panel="Look", no_args_is_help=True)(verb)
+
+
+def status(corpus: CorpusArgument, json: JsonOption = False) -> None:
+    """Show how far each stage of a corpus is.
+
+    Example: lcm-data status my-corpus
+    """
+    from lcm_data.cli import render
+    from pipelines.look import corpus_status
+
+    stages = corpus_status(corpus)
+    if json:
+        render.as_json({"corpus": corpus, "stages": stages})
+        return
+    columns = ("stage", "state", "units", "rows in", "sentences", "rejected", "size", "left")
+    rows = [
+        (
+            stage["stage"], stage["state"], f"{stage['units_done']:,}/{stage['units']:,}", stage["rows_in"],
+            stage["rows"], stage["rejected"], render.size(stage["bytes"]), stage["left"],
+        )
+        for stage in stages
+    ]  # fmt: skip
+    render.table(f"status of {corpus}", columns, rows, numbers=columns[2:])
+
+
+def verify(
+    corpus: CorpusArgument,
+    level: Annotated[str, typer.Option(help="size, footer or hash: how closely to look.")] = "hash",
+    json: JsonOption = False,
+) -> None:
+    """Check every shard of a corpus against its commit record; exit code 5 if something is wrong.
+
+    Example: lcm-data verify my-corpus --level footer
+    """
+    from lcm_data.cli import render
+    from lcm_data.errors import VerificationError
+    from pipelines.look import verify_corpus
+
+    result = verify_corpus(corpus, level)
+    if json:
+        render.as_json(result)
+    else:
+        for stage in result["stages"]:
+            print(f"{stage['stage']}: {stage['shards']:,} shards, {stage['rows']:,} rows, {len(stage['problems'])} problems")
+            for problem in stage["problems"]:
+                print(f"  {problem['path']}: {problem['what']}")
+    if result["problems"]:
+        raise VerificationError(
+            f"{result['problems']} problems found. Run the stage again to redo damaged units; delete files that no "
+            "commit names."
+        )
+
+
+def inspect(
+    corpus: CorpusArgument,
+    stage: Annotated[str | None, typer.Option(help="segments, embeddings or codes; by default the last one.")] = None,
+    doc: Annotated[str | None, typer.Option(help="Show this document, in every language it has.")] = None,
+    head: Annotated[int, typer.Option(help="Show the first rows instead of statistics.", min=0)] = 0,
+    rejects: Annotated[bool, typer.Option("--rejects", help="Show rejected rows with their reasons.")] = False,
+    lang: Annotated[list[str] | None, typer.Option(help="Only this language; repeatable.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; repeatable.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Look inside a corpus: statistics by language, the first rows, one document, or the rejects.
+
+    Example: lcm-data inspect my-corpus --stage segments --head 5 --lang fra_Latn
+    """
+    from lcm_data.cli import render
+    from pipelines import look
+
+    result: dict[str, Any]
+    if rejects:
+        result = look.reject_rows(corpus, stage)
+    elif doc is not None:
+        result = look.document_rows(corpus, stage, doc, lang, split)
+    elif head:
+        result = look.head_rows(corpus, stage, head, lang, split)
+    else:
+        result = look.statistics(corpus, stage, lang, split)
+    if json:
+        render.as_json(result)
+        return
+    columns = list(dict.fromkeys(name for row in result["rows"] for name in row))
+    numbers = [name for name in columns if any(isinstance(row.get(name), int | float) for row in result["rows"])]
+    rows = [[row.get(name) for name in columns] for row in result["rows"]]
+    render.table(f"{result['title']}", columns, rows, numbers)
+    for name, value in result.get("facts", {}).items():
+        print(f"{name}: {value}")

@@ -1,0 +1,204 @@
+"""The verbs that make the stages of a corpus: segment, encode, quantize, normalize.
+
+Each collects what was given, lets ``pipelines`` check it against the settings file, runs, and prints the report.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from lcm_data.cli.options import (
+    ConfigOption,
+    CorpusArgument,
+    DryRunOption,
+    ExecutorOption,
+    GpusOption,
+    JsonOption,
+    OverwriteOption,
+    PrintConfigOption,
+    QuietOption,
+    RayAddressOption,
+    RejectRateOption,
+    ThreadsOption,
+    TimeoutOption,
+    WorkersOption,
+    given,
+)
+
+_INPUT, _TEXT, _MODEL, _SPLIT = "Input", "Sentences", "Model", "Splits"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the application."""
+    for verb in (segment, encode, quantize, normalize):
+        app.command(rich_help_panel="Make", no_args_is_help=True)(verb)
+
+
+def segment(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders, globs or fsspec URLs.", show_default=False)],
+    corpus: CorpusArgument,
+    text_column: Annotated[str | None, typer.Option(help="Field of the text.  [default: text]", rich_help_panel=_INPUT)] = None,
+    id_column: Annotated[str | None, typer.Option(help="Field of the id; 'id' where a row has it.", rich_help_panel=_INPUT)] = None,
+    lang_column: Annotated[str | None, typer.Option(help="Field of the language; 'lang' where a row has it.", rich_help_panel=_INPUT)] = None,
+    lang: Annotated[str | None, typer.Option(help="Language of documents that do not say (eng_Latn, en, ...); detected by default.", rich_help_panel=_INPUT)] = None,
+    min_lang_score: Annotated[float | None, typer.Option(help="Reject languages detected with less certainty.  [default: 0.5]", rich_help_panel=_INPUT)] = None,
+    max_doc_chars: Annotated[int | None, typer.Option(help="Reject longer documents.  [default: 2000000]", rich_help_panel=_INPUT)] = None,
+    unit_bytes: Annotated[int | None, typer.Option(help="Input text of a unit.  [default: 8 MiB]", rich_help_panel=_INPUT)] = None,
+    segmenter: Annotated[str | None, typer.Option(help="rules, spacy, stanza, sat, or module:Class.  [default: rules]", rich_help_panel=_TEXT)] = None,
+    segmenter_model: Annotated[str | None, typer.Option(help="Model of the segmenter: a name or path.", rich_help_panel=_TEXT)] = None,
+    max_chars: Annotated[int | None, typer.Option(help="Cap of a sentence in characters, 0 for none.  [default: 250]", rich_help_panel=_TEXT)] = None,
+    validation: Annotated[float | None, typer.Option(help="Share of documents.  [default: 0.01]", rich_help_panel=_SPLIT)] = None,
+    test: Annotated[float | None, typer.Option(help="Share of documents.  [default: 0.01]", rich_help_panel=_SPLIT)] = None,
+    split_seed: Annotated[int | None, typer.Option(help="Another seed holds out others.  [default: 0]", rich_help_panel=_SPLIT)] = None,
+    config: ConfigOption = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    ray_address: RayAddressOption = None,
+    unit_timeout: TimeoutOption = None,
+    max_reject_rate: RejectRateOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Cut documents into sentences with exact offsets, by language and split.
+
+    Reads JSON Lines (.jsonl, .gz, .zst), Parquet, CSV, and folders of .txt and .md.
+
+    Example: lcm-data segment docs/*.jsonl.zst my-corpus --workers 4
+    """
+    _run(
+        "segment", given(**{k: v for k, v in locals().items() if k not in _HOW}),
+        config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet,
+    )  # fmt: skip
+
+
+def encode(
+    corpus: CorpusArgument,
+    model: Annotated[str | None, typer.Option(help="Name, hf:owner/repo, folder or file.  [default: text_sonar_basic_encoder]", rich_help_panel=_MODEL)] = None,
+    backend: Annotated[str | None, typer.Option(help="native or sonar-space.  [default: native]", rich_help_panel=_MODEL)] = None,
+    dtype: Annotated[str | None, typer.Option(help="Network: float32, bfloat16, float16.  [default: float32]", rich_help_panel=_MODEL)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [default: auto]", rich_help_panel=_MODEL)] = None,
+    token_budget: Annotated[int | None, typer.Option(help="Tokens in a batch.", rich_help_panel=_MODEL)] = None,
+    store_dtype: Annotated[str | None, typer.Option(help="Stored vectors: float16 or float32.  [default: float16]", rich_help_panel=_MODEL)] = None,
+    text: Annotated[bool | None, typer.Option("--text/--no-text", help="Keep the sentences beside the vectors.", rich_help_panel=_MODEL)] = None,
+    config: ConfigOption = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    gpus_per_worker: GpusOption = None,
+    ray_address: RayAddressOption = None,
+    unit_timeout: TimeoutOption = None,
+    max_reject_rate: RejectRateOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Turn the sentences of a corpus into SONAR embeddings.
+
+    Example: lcm-data encode my-corpus --model ./sonar --dtype bfloat16
+    """
+    values = given(**{k: v for k, v in locals().items() if k not in {*_HOW, "text"}})
+    if text is not None:
+        values["text"] = text
+    _run("encode", values, config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet)
+
+
+def quantize(
+    corpus: CorpusArgument,
+    levels: Annotated[int | None, typer.Option(help="Codebooks in a row.  [default: 64]", rich_help_panel=_MODEL)] = None,
+    units: Annotated[int | None, typer.Option(help="Centroids of a codebook.  [default: 8192]", rich_help_panel=_MODEL)] = None,
+    sample_rows: Annotated[int | None, typer.Option(help="Rows to fit on, at most.  [default: 1000 a unit]", rich_help_panel=_MODEL)] = None,
+    iterations: Annotated[int | None, typer.Option(help="k-means steps of a level.  [default: 10]", rich_help_panel=_MODEL)] = None,
+    trainer: Annotated[str | None, typer.Option(help="spherical or progressive (as the paper).  [default: spherical]", rich_help_panel=_MODEL)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of sample and fit.  [default: 0]", rich_help_panel=_MODEL)] = None,
+    codebook: Annotated[str | None, typer.Option(help="Use this fitted codebook instead of fitting one.", rich_help_panel=_MODEL)] = None,
+    config: ConfigOption = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    ray_address: RayAddressOption = None,
+    unit_timeout: TimeoutOption = None,
+    max_reject_rate: RejectRateOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Fit residual codebooks on the embeddings (or take one) and write the codes of every sentence.
+
+    Example: lcm-data quantize my-corpus --levels 8 --units 256
+    """
+    _run(
+        "quantize", given(**{k: v for k, v in locals().items() if k not in _HOW}),
+        config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet,
+    )  # fmt: skip
+
+
+def normalize(
+    corpus: CorpusArgument,
+    method: Annotated[str | None, typer.Option(help="gaussian_robust, robust or standard.  [default: gaussian_robust]")] = None,
+    sample_rows: Annotated[int | None, typer.Option(help="Rows to fit on, at most.  [default: 1000000]")] = None,
+    clip_proba: Annotated[float | None, typer.Option(help="Clip to the quantiles p and 1-p.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sample.  [default: 0]")] = None,
+    config: ConfigOption = None,
+    overwrite: OverwriteOption = False,
+    print_config: PrintConfigOption = False,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Fit the robust scaler of the embedding space that the diffusion models train in.
+
+    Example: lcm-data normalize my-corpus
+    """
+    values = given(**{k: v for k, v in locals().items() if k not in _HOW})
+    from lcm_data.cli import render
+    from pipelines import normalize as pipeline
+    from pipelines.config import load_config
+
+    settings = load_config(pipeline.NormalizeConfig, config, values)
+    if print_config:
+        render.settings(settings.model_dump(mode="json"), json)
+        return
+    report = pipeline.run(settings).model_dump()
+    if json:
+        render.as_json(report)
+    else:
+        render.facts(f"normalize: {corpus}", report)
+
+
+_HOW = {"config", "dry_run", "print_config", "json", "quiet"}
+_NOUNS = {"segment": "documents", "encode": "sentences", "quantize": "sentences"}
+
+
+def _run(
+    verb: str,
+    values: dict[str, Any],
+    *,
+    config: str | None,
+    print_config: bool,
+    json: bool,
+    quiet: bool,
+    dry_run: bool,
+) -> None:
+    from lcm_data.cli import render
+    from lcm_data.progress import progress
+    from pipelines.config import load_config
+    from pipelines.stage import dry_run as estimate
+
+    module = import_module(f"pipelines.{verb}")
+    settings = load_config(getattr(module, f"{verb.capitalize()}Config"), config, values)
+    if print_config:
+        render.settings(settings.model_dump(mode="json"), json)
+    elif dry_run:
+        render.dry_run(estimate(module.make_stage(settings), settings.run_options), _NOUNS[verb], json)
+    else:
+        with progress(verb, _NOUNS[verb], quiet or json) as show:
+            report = module.run(settings, show)
+        render.report(report, verb, json)

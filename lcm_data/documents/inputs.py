@@ -1,0 +1,214 @@
+"""Finding input files: paths, folders, patterns and URLs become a sorted list of files with formats and fingerprints.
+
+Names of files are relative to what they were found by, so that the ids made from them do not depend on where a
+folder is mounted. Opening and reading files is in ``streams`` and the readers of each format.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from lcm_data.documents.streams import file_system, storage_errors
+from lcm_data.errors import InputError
+
+FORMATS: dict[str, str] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "text",
+    ".md": "text",
+}
+"""Suffix -> name of the reader in ``slices.READERS``."""
+
+COMPRESSIONS: dict[str, str] = {".gz": "gz", ".zst": "zst"}
+"""Second suffix -> compression; not for Parquet, which compresses inside."""
+
+_EDGE_BYTES = 64 << 10
+_MAGIC = frozenset("*?[")
+_VERSION_KEYS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5", "LastModified", "last_modified", "created")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """One input file; every field is a JSON value."""
+
+    uri: str
+    """Absolute path or URL."""
+    name: str
+    """Relative to the folder, pattern or file's folder it was found by; unique in one list."""
+    format: str
+    compression: str | None
+    size: int
+    """Bytes as stored."""
+    fingerprint: str
+    """Hash of the size, the ETag or modification time, and the first and last 64 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What ``list_inputs`` found."""
+
+    files: tuple[InputFile, ...]
+    """Sorted by URI, each once."""
+    skipped: tuple[str, ...]
+    """Files inside folders or matched by patterns that are hidden or of no known format."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    uri: str
+    name: str
+    explicit: bool
+
+
+def list_inputs(
+    patterns: Sequence[str | os.PathLike[str]], *, storage_options: Mapping[str, Any] | None = None
+) -> Inputs:
+    """List input files.
+
+    Each pattern is a file, a folder (searched recursively), a glob (``**`` too), or an fsspec URL of any of these.
+    Formats follow from suffixes: see ``FORMATS`` and ``COMPRESSIONS``.
+
+    Raises:
+        InputError: a pattern matches nothing, a file given by its own name is of no known format, or cannot be read.
+        MissingExtraError: the package for a URL is not installed.
+        StorageError: reading failed.
+    """
+    found: dict[str, _Found] = {}
+    for pattern in patterns:
+        for entry in _search(os.fspath(pattern), storage_options):
+            found.setdefault(entry.uri, entry)
+    skipped = []
+    formats: dict[str, tuple[str, str | None]] = {}
+    for entry in found.values():
+        kind = file_format(entry.uri)
+        hidden = any(part.startswith((".", "_")) for part in entry.name.split("/"))
+        if entry.explicit and kind is None:
+            raise InputError(f"{entry.uri!r} is of no known format. Known suffixes: {_known()}. Rename or convert it.")
+        if kind is None or (hidden and not entry.explicit):
+            skipped.append(entry.uri)
+        else:
+            formats[entry.uri] = kind
+    if not formats:
+        listed = ", ".join(repr(os.fspath(pattern)) for pattern in patterns) or "nothing"
+        raise InputError(f"no input files in {listed} ({len(skipped)} of other formats). Known suffixes: {_known()}.")
+    names = _names([found[uri] for uri in sorted(formats)])
+    with ThreadPoolExecutor(16) as threads:  # two small reads a file: slow one by one on object stores
+        prints = threads.map(lambda uri: _fingerprint(uri, storage_options), names)
+        files = tuple(
+            InputFile(
+                uri=uri, name=name, format=formats[uri][0], compression=formats[uri][1], size=size, fingerprint=mark
+            )
+            for (uri, name), (size, mark) in zip(names.items(), prints, strict=True)
+        )
+    return Inputs(files, tuple(sorted(skipped)))
+
+
+def file_format(uri: str) -> tuple[str, str | None] | None:
+    """Format and compression by suffix: ``x.jsonl.gz`` -> ("jsonl", "gz"); None if unknown."""
+    stem, suffix = os.path.splitext(uri.lower())
+    compression = COMPRESSIONS.get(suffix)
+    if compression is not None:
+        suffix = os.path.splitext(stem)[1]
+    kind = FORMATS.get(suffix)
+    if kind is None or (kind == "parquet" and compression is not None):
+        return None
+    return kind, compression
+
+
+def _known() -> str:
+    plain = " ".join(FORMATS)
+    return f"{plain}, all but .parquet also with {' or '.join(COMPRESSIONS)}"
+
+
+def _search(pattern: str, storage_options: Mapping[str, Any] | None) -> list[_Found]:
+    """The files of one pattern, with names relative to its folder."""
+    if "://" not in pattern:
+        pattern = os.path.abspath(os.path.expanduser(pattern))
+    fs, path = file_system(pattern, storage_options)
+    path = path.rstrip("/") or path
+    with storage_errors(pattern):
+        if fs.isfile(path):
+            return [_Found(_uri(fs, path, pattern), path.rsplit("/", 1)[-1], explicit=True)]
+        if fs.isdir(path):
+            root, matches = path, fs.find(path)
+        elif _MAGIC & set(path):
+            root, matches = _fixed_part(path), _glob(fs, path)
+        else:
+            matches = []
+    if not matches:
+        raise InputError(
+            f"no such file or folder, and nothing matches: {pattern!r}. Check the path, or quote the pattern."
+        )
+    prefix = root.rstrip("/") + "/"
+    return [_Found(_uri(fs, match, pattern), match.removeprefix(prefix), explicit=False) for match in matches]
+
+
+def _glob(fs: Any, pattern: str) -> list[str]:
+    """Matches of a pattern, with the files inside of those that are folders."""
+    try:
+        matches = fs.glob(pattern)
+    except ValueError as error:
+        raise InputError(f"bad pattern {pattern!r}: {error}.") from error
+    files: list[str] = []
+    for match in matches:
+        files.extend(fs.find(match) if fs.isdir(match) else [match])
+    return files
+
+
+def _fixed_part(path: str) -> str:
+    """The folder part of a glob before its first wildcard."""
+    fixed = []
+    for part in path.split("/")[:-1]:
+        if _MAGIC & set(part):
+            break
+        fixed.append(part)
+    return "/".join(fixed)
+
+
+def _uri(fs: Any, path: str, pattern: str) -> str:
+    """Local files as plain absolute paths, others with their protocol."""
+    protocol = pattern.partition("://")[0] if "://" in pattern else "file"
+    return path if protocol in ("file", "local") else str(fs.unstrip_protocol(path))
+
+
+def _names(found: Sequence[_Found]) -> dict[str, str]:
+    """URI -> unique name: as found, or relative to the common folder of all if two files would share a name."""
+    if len({entry.name for entry in found}) == len(found):
+        return {entry.uri: entry.name for entry in found}
+    folders = [entry.uri.split("/")[:-1] for entry in found]
+    num_common = 0
+    while len({tuple(folder[: num_common + 1]) for folder in folders}) == 1 and num_common < len(folders[0]):
+        num_common += 1
+    return {entry.uri: "/".join(entry.uri.split("/")[num_common:]) for entry in found}
+
+
+def _fingerprint(uri: str, storage_options: Mapping[str, Any] | None) -> tuple[int, str]:
+    """Size in bytes and fingerprint of one file."""
+    fs, path = file_system(uri, storage_options)
+    with storage_errors(uri):
+        info = fs.info(path)
+        size = int(info["size"])
+        digest = xxhash.xxh3_64(f"{size} {_version(path, info)}".encode())
+        with fs.open(path, "rb") as file:
+            digest.update(file.read(_EDGE_BYTES))
+            if size > _EDGE_BYTES:
+                file.seek(max(_EDGE_BYTES, size - _EDGE_BYTES))
+                digest.update(file.read(_EDGE_BYTES))
+    return size, digest.hexdigest()
+
+
+def _version(path: str, info: Mapping[str, Any]) -> str:
+    """What the storage says about a file's version: its modification time in ns if local, else an ETag or the like."""
+    if "mtime" in info:
+        return str(os.stat(path).st_mtime_ns)
+    return next((str(info[key]) for key in _VERSION_KEYS if info.get(key)), "")

@@ -1,0 +1,84 @@
+"""Checks of embedding matrices before any kernel sees them, and the nearest-unit search.
+
+FAISS answers NaN with unit -1 and reads out of bounds, silently; so nothing unchecked may reach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from lcm_data.errors import UsageError
+from lcm_data.quantize.faiss_setup import load_faiss
+
+Array = np.ndarray[Any, Any]
+
+BLOCK_ROWS = 4096
+"""Rows per block: large enough for the matrix product, small enough that no scratch grows with the corpus."""
+
+_EXPONENT_MASKS = {"float16": (np.uint16, 0x7FFF, 0x7C00), "float32": (np.uint32, 0x7FFFFFFF, 0x7F800000)}
+
+
+def valid_rows(x_ND: Array) -> Array:
+    """Mask [N] of the rows that can be quantized: every value finite, at least one not zero.
+
+    Raises:
+        UsageError: not a float16, float32 or float64 matrix.
+    """
+    check_matrix(x_ND)
+    if x_ND.shape[1] == 0:
+        return np.zeros(len(x_ND), dtype=bool)
+    if x_ND.dtype.name not in _EXPONENT_MASKS:
+        return np.asarray(np.isfinite(x_ND).all(axis=1) & x_ND.any(axis=1))
+    # One pass over the bits answers both questions, four times as fast as isfinite on half floats.
+    integer, magnitude, infinity = _EXPONENT_MASKS[x_ND.dtype.name]
+    valid = np.empty(len(x_ND), dtype=bool)
+    for rows in blocks(len(x_ND)):
+        largest = (np.ascontiguousarray(x_ND[rows]).view(integer) & integer(magnitude)).max(axis=1)
+        valid[rows] = (largest > 0) & (largest < infinity)
+    return valid
+
+
+def check_matrix(x_ND: Array, dim: int | None = None, name: str = "vectors") -> None:
+    """Raise ``UsageError`` unless ``x_ND`` is a 2-D float matrix (``dim`` columns if given)."""
+    if not isinstance(x_ND, np.ndarray):
+        raise UsageError(f"{name}: got {type(x_ND).__name__}, expected a numpy array [rows, dimensions].")
+    if x_ND.dtype.name not in ("float16", "float32", "float64"):
+        raise UsageError(f"{name}: got dtype {x_ND.dtype}, expected float16, float32 or float64.")
+    if x_ND.ndim != 2:
+        raise UsageError(f"{name}: got shape {x_ND.shape}, expected two dimensions [rows, dimensions].")
+    if dim is not None and x_ND.shape[1] != dim:
+        raise UsageError(
+            f"{name}: got {x_ND.shape[1]} dimensions, expected {dim}. Use vectors of the encoder the codebook is for."
+        )
+
+
+def check_finite(x_ND: Array, name: str = "vectors") -> None:
+    """Raise ``UsageError`` with the number of rows that hold NaN or infinity, if there are any."""
+    bad = [rows.start + i for rows in blocks(len(x_ND)) for i in np.flatnonzero(~np.isfinite(x_ND[rows]).all(axis=1))]
+    if bad:
+        first = ", ".join(map(str, bad[:5]))
+        raise UsageError(
+            f"{name}: {len(bad)} of {len(x_ND)} rows hold NaN or infinity (first: row {first}). "
+            "Drop them first; valid_rows() gives the mask."
+        )
+
+
+def blocks(num_rows: int, block_rows: int = BLOCK_ROWS) -> Iterator[slice]:
+    """Consecutive slices that cover ``range(num_rows)``."""
+    for start in range(0, num_rows, block_rows):
+        yield slice(start, min(start + block_rows, num_rows))
+
+
+def nearest(x_ND: Array, table_KD: Array, metric: Literal["l2", "dot"] = "l2") -> tuple[Array, Array]:
+    """Index [N] int64 of the nearest row of ``table_KD`` for every row of ``x_ND``, and its score [N] float32.
+
+    The score is the squared distance (``l2``) or the inner product (``dot``, where larger is nearer). Both matrices
+    are float32; neither is copied, and no N x K block is built whatever N is.
+    """
+    assert x_ND.dtype == np.float32 and table_KD.dtype == np.float32
+    faiss = load_faiss()
+    scores, ids = faiss.knn(x_ND, table_KD, 1, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+    return ids[:, 0], scores[:, 0]

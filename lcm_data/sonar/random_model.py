@@ -1,0 +1,139 @@
+"""Writes a small text encoder with random weights, for tests, demos and machines without the real ones.
+
+Its vectors tell sentences apart but know nothing of meaning, so ``config.json`` says ``"trained": false`` and that
+travels into the metadata of everything made with it. The format is the one real models are read from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lcm_data.errors import MissingExtraError, UsageError
+from lcm_data.languages import FLORES_200
+from lcm_data.sonar.config import NUM_DATA_TAGS, TextEncoderConfig
+from lcm_data.sonar.layout import parameter_shapes
+
+WEIGHTS_NAME = "model.safetensors"
+TOKENIZER_NAME = "sentencepiece.model"
+CONFIG_NAME = "config.json"
+
+_MAX_TRAINING_TEXTS = 20_000
+_NUM_BASE_PIECES = 256 + 8
+
+
+def write_random_checkpoint(
+    directory: str | Path,
+    texts: Iterable[str],
+    *,
+    model_dim: int = 64,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    ffn_dim: int | None = None,
+    vocab_size: int = 1000,
+    max_tokens: int = 514,
+    languages: Sequence[str] = FLORES_200,
+    seed: int = 0,
+) -> Path:
+    """Train a tokenizer on ``texts`` and write a random network of the SONAR architecture around it.
+
+    The same arguments give the same files with the same versions of SentencePiece and torch.
+
+    Args:
+        directory: made if missing; gets ``model.safetensors``, ``sentencepiece.model`` and ``config.json``.
+        texts: sentences to train the tokenizer on; any script, unseen characters fall back to bytes.
+        vocab_size: SentencePiece pieces; fewer when the texts do not give so many, more when their characters need it.
+        ffn_dim: 4 x ``model_dim`` unless given.
+
+    Returns:
+        The directory, for ``load_text_encoder``.
+
+    Raises:
+        UsageError: no text, or sizes that do not fit together.
+    """
+    directory = Path(directory)
+    model = _train_tokenizer(texts, vocab_size)
+    num_pieces = _num_pieces(model)
+    config = TextEncoderConfig(
+        model_dim=model_dim,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        ffn_dim=4 * model_dim if ffn_dim is None else ffn_dim,
+        vocab_size=1 + num_pieces + len(languages) + NUM_DATA_TAGS,
+        max_tokens=max_tokens,
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / TOKENIZER_NAME).write_bytes(model)
+    write_random_weights(directory / WEIGHTS_NAME, config, seed=seed)
+    about = {
+        "model_type": "sonar_text_encoder",
+        "trained": False,
+        "seed": seed,
+        "num_heads": num_heads,
+        "max_tokens": max_tokens,
+        "tokenizer": TOKENIZER_NAME,
+        "languages": list(languages),
+    }
+    (directory / CONFIG_NAME).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return directory
+
+
+def write_random_weights(path: Path, config: TextEncoderConfig, *, seed: int = 0) -> None:
+    """Write random parameters in fairseq2's names as safetensors.
+
+    Layers are scaled so that signals neither die nor explode, and the embedding so that after its factor
+    sqrt(model_dim) it outweighs the positions: sentences with other words then get clearly other vectors.
+    """
+    import torch
+    from safetensors.torch import save
+
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in parameter_shapes(config).items():
+        if "layer_norm" in name:
+            state[name] = torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+            continue
+        scale = 0.02 if name.endswith("bias") else shape[-1] ** -0.5
+        if "embed" in name:
+            scale *= 3.0
+        state[name] = torch.randn(shape, generator=generator) * scale
+    # A final gain like that of the published model: its vectors have a norm of about 0.2.
+    state["layer_norm.weight"] *= 0.5 * config.model_dim**-0.5
+    path.write_bytes(save(state, metadata={"format": "pt"}))  # save_file would make it readable by its owner only
+
+
+def _train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
+    """A unigram SentencePiece model with byte fallback, trained on one thread for the same result everywhere."""
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise MissingExtraError("training a tokenizer", "sentencepiece", "torch") from error
+    sentences = [text for text in texts if text.strip()][:_MAX_TRAINING_TEXTS]
+    if not sentences:
+        raise UsageError("training a tokenizer needs at least one text that is not blank, got none.")
+    # All 256 bytes and every usual character are pieces of their own, whatever size was asked for.
+    characters = set("".join(sentences))
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(sentences),
+        model_writer=out,
+        model_type="unigram",
+        vocab_size=max(vocab_size, _NUM_BASE_PIECES + 2 * len(characters)),
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        character_coverage=0.9995,
+        num_threads=1,
+        max_sentence_length=8192,
+        minloglevel=2,
+    )
+    return out.getvalue()
+
+
+def _num_pieces(model: bytes) -> int:
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model)
+    return int(processor.GetPieceSize())

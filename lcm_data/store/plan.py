@@ -1,0 +1,125 @@
+"""The plan of a stage: which units there are, from which input and config; written once, before the first unit.
+
+A plan says nothing about workers, so any number of them gives the same output. A rerun compares its own input and
+config with the stored plan and refuses with a diff when they differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+
+from lcm_data.errors import PlanMismatchError, VerificationError
+from lcm_data.schema import SCHEMA_VERSION
+from lcm_data.store.files import Files
+
+PLAN_PATH = "_lcm/plan.json"
+CONFIG_PATH = "_lcm/config.yaml"
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one worker does at once. ``spec`` is the stage's own description of it: small, JSON, no rows."""
+
+    id: int
+    rows: int
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Units of a stage with everything that determines their output.
+
+    ``config`` holds only settings that change the result; ``inputs`` maps each input to a fingerprint.
+    """
+
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    units: tuple[Unit, ...]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what determines the output: config, inputs and the layout version."""
+        canonical = orjson.dumps(
+            {"stage": self.stage, "schema": SCHEMA_VERSION, "config": self.config, "inputs": self.inputs},
+            option=orjson.OPT_SORT_KEYS,
+        )
+        return hashlib.sha256(canonical).hexdigest()
+
+    @property
+    def rows(self) -> int:
+        """Rows of all units."""
+        return sum(unit.rows for unit in self.units)
+
+
+def save_plan(files: Files, plan: Plan) -> None:
+    """Write the plan; it must exist before any unit runs."""
+    files.write(PLAN_PATH, orjson.dumps({"schema": SCHEMA_VERSION, "hash": plan.hash, **asdict(plan)}))
+
+
+def load_plan(files: Files) -> Plan | None:
+    """The plan of an existing stage, None if the stage has not begun.
+
+    Raises:
+        PlanMismatchError: the stage was written by another layout version.
+        VerificationError: the file is damaged.
+    """
+    try:
+        data = json.loads(files.read(PLAN_PATH))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise VerificationError(f"{files.root}/{PLAN_PATH} is damaged: {error}. Use --overwrite to start anew.") from error
+    if data["schema"] != SCHEMA_VERSION:
+        raise PlanMismatchError(
+            f"{files.root} has layout version {data['schema']}, this version of lcm-data writes {SCHEMA_VERSION}. "
+            "Use a new folder, or --overwrite to start anew."
+        )
+    units = tuple(Unit(**unit) for unit in data["units"])
+    plan = Plan(data["stage"], data["config"], data["inputs"], units, data["notes"])
+    if plan.hash != data["hash"]:
+        raise VerificationError(f"{files.root}/{PLAN_PATH} was edited. Restore it, or use --overwrite to start anew.")
+    return plan
+
+
+def check_same(plan: Plan, config: Mapping[str, Any], inputs: Mapping[str, str], where: str) -> None:
+    """Refuse to continue ``plan`` with another config or other inputs.
+
+    Raises:
+        PlanMismatchError: with one line per difference.
+    """
+    lines = [f"  config {line}" for line in _diff(_flatten(plan.config), _flatten(config))]
+    lines += [f"  input  {line}" for line in _diff(plan.inputs, inputs)]
+    if lines:
+        raise PlanMismatchError(
+            f"{where} was made with other settings or inputs:\n" + "\n".join(_shorten(lines)) + "\n"
+            "Run with the settings above on the left, write to a new folder, or add --overwrite to start this stage anew."
+        )
+
+
+def _diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    lines = [f"{key}: {old[key]!r} -> {new[key]!r}" for key in old if key in new and old[key] != new[key]]
+    lines += [f"removed: {key}" for key in old if key not in new]
+    return lines + [f"added: {key}" for key in new if key not in old]
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _shorten(lines: Sequence[str]) -> list[str]:
+    return [*lines[:_SHOWN], f"  … and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [*lines]

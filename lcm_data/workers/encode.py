@@ -1,0 +1,169 @@
+"""The worker of the ``embeddings`` stage: sentences of one shard in, their embeddings out, row for row.
+
+Equal sentences of a unit are encoded once. Rows the encoder fails on, or answers with something that is no embedding,
+become rejects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lcm_data import schema
+from lcm_data.encode import EncoderOptions, load_encoder
+from lcm_data.encode.base import Encoder, Prepared
+from lcm_data.errors import UnknownNameError
+from lcm_data.store.commits import Commit, RejectRow
+from lcm_data.store.files import Files, open_files
+from lcm_data.store.shard import parse_shard_path, read_shard
+from lcm_data.workers.base import Task
+from lcm_data.workers.output import CRASHED, UnitOutput, commit_output, each_or_error
+
+_COLUMNS = (*schema.ID_COLUMNS, "text")
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+@dataclass
+class _Loaded:
+    """A shard with its sentences tokenised. ``inverse_N`` maps each kept row to its distinct sentence."""
+
+    task: Task
+    table: pa.Table
+    rows_N: np.ndarray[Any, np.dtype[np.int64]]
+    inverse_N: np.ndarray[Any, np.dtype[np.int64]]
+    parts: list[tuple[list[int], Prepared]]
+    rejects: list[RejectRow]
+
+
+@dataclass
+class EncodeWorker:
+    """Settings of the work; the encoder is loaded in ``setup``."""
+
+    source: str
+    target: str
+    encoder: EncoderOptions
+    plan_hash: str
+    store_dtype: schema.StoreDtype = "float16"
+    with_text: bool = True
+    metadata: dict[str, str] = field(default_factory=dict)
+    _encoder: Encoder | None = field(default=None, init=False, repr=False)
+
+    @property
+    def files(self) -> Files:
+        return open_files(self.target)
+
+    def setup(self) -> None:
+        self._encoder = load_encoder(self.encoder)
+
+    def read(self, task: Task) -> _Loaded:
+        assert self._encoder is not None
+        encoder = self._encoder
+        path = task.unit.spec["shard"]
+        table = read_shard(open_files(self.source), path, _COLUMNS)
+        _, lang, _ = parse_shard_path(path)
+        first, last = task.rows or (0, table.num_rows)
+        skip = set(task.skip)
+        rows = [row for row in range(first, last) if row not in skip]
+        texts = table["text"].to_pylist()
+        rejects = [_reject(table, row, CRASHED, "encoding this sentence ended the worker") for row in sorted(skip)]
+        order: dict[str, int] = {}
+        inverse = [order.setdefault(texts[row], len(order)) for row in rows]
+        distinct = list(order)
+        loaded = _Loaded(task, table, np.array(rows, np.int64), np.array(inverse, np.int64), [], rejects)
+        try:
+            encoder.prepare([], lang)
+        except UnknownNameError as error:
+            _drop(loaded, dict.fromkeys(range(len(distinct)), ("unsupported_language", str(error))))
+            return loaded
+        loaded.parts, errors = each_or_error(
+            lambda some: encoder.prepare([distinct[i] for i in some], lang), list(range(len(distinct)))
+        )
+        _drop(loaded, {index: ("tokenizer_error", str(error)) for index, error in errors})
+        return loaded
+
+    def work(self, loaded: _Loaded) -> UnitOutput:
+        assert self._encoder is not None
+        encoder = self._encoder
+        num_distinct = int(loaded.inverse_N.max()) + 1 if len(loaded.inverse_N) else 0
+        num_distinct = max([num_distinct, *(max(rows) + 1 for rows, _ in loaded.parts)])
+        emb = np.full((num_distinct, encoder.dim), np.nan, np.float32)
+        num_tokens = np.zeros(num_distinct, np.int32)
+        truncated = np.zeros(num_distinct, bool)
+        failed: dict[int, tuple[str, str]] = {}
+        busy_before = encoder.busy_seconds
+        for rows, prepared in loaded.parts:
+            num_tokens[rows], truncated[rows] = prepared.num_tokens, prepared.truncated
+            done, errors = each_or_error(
+                lambda some, prepared=prepared: encoder.embed(prepared, np.array(some)),  # type: ignore[misc]
+                list(range(len(rows))),
+            )
+            for some, values in done:
+                emb[[rows[i] for i in some]] = values
+            failed |= {rows[i]: ("encoder_error", f"{type(error).__name__}: {error}") for i, error in errors}
+        for index in np.flatnonzero(~self._storable(emb)):
+            failed.setdefault(int(index), ("invalid_embedding", "not finite, zero, or too large to store"))
+        stats = {"distinct": float(num_distinct - len(failed)), "busy_seconds": encoder.busy_seconds - busy_before}
+        _drop(loaded, failed)
+        return self._assemble(loaded, emb, num_tokens, truncated, stats)
+
+    def _storable(self, emb: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Rows that are finite, not zero, and finite as the stored type."""
+        limit = _FLOAT16_MAX if self.store_dtype == "float16" else float(np.finfo(np.float32).max)
+        with np.errstate(invalid="ignore"):
+            usable = np.isfinite(emb).all(1) & (np.abs(emb).max(1, initial=0) <= limit)
+        return usable & emb.any(1)  # type: ignore[no-any-return]
+
+    def _assemble(
+        self,
+        loaded: _Loaded,
+        emb: np.ndarray[Any, np.dtype[np.float32]],
+        num_tokens: np.ndarray[Any, np.dtype[np.int32]],
+        truncated: np.ndarray[Any, np.dtype[np.bool_]],
+        stats: dict[str, float],
+    ) -> UnitOutput:
+        table, rows, inverse = loaded.table, loaded.rows_N, loaded.inverse_N
+        target = schema.embeddings_schema(emb.shape[1], self.store_dtype, self.with_text)
+        stored = emb.astype(self.store_dtype)[inverse]
+        values = {
+            "n_tokens": pa.array(num_tokens[inverse]),
+            "truncated": pa.array(truncated[inverse]),
+            "norm": pa.array(np.linalg.norm(emb, axis=1).astype(np.float32)[inverse]),
+            "emb": schema.vector_array(stored, target.field("emb").type),
+        }
+        names = [name for name in target.names if name not in values]
+        kept = table.select(names).take(pa.array(rows))
+        columns = [values[name] if name in values else kept[name] for name in target.names]
+        stats |= {
+            "sentences": float(len(rows)),
+            "tokens": float(num_tokens[inverse].sum(dtype=np.int64)),
+            "truncated": float(truncated[inverse].sum()),
+        }
+        output = UnitOutput(loaded.task.unit.id, table.num_rows, rows_done=len(rows), stats=stats)
+        output.rejects = loaded.rejects
+        output.tables[loaded.task.unit.spec["shard"]] = pa.Table.from_arrays(columns, schema=target)
+        return output
+
+    def write(self, output: UnitOutput) -> Commit:
+        return commit_output(self.files, output, self.plan_hash, self._shard_metadata)
+
+    def _shard_metadata(self, path: str) -> dict[str, str]:
+        split, lang, _ = parse_shard_path(path)
+        return {**self.metadata, "stage": "embeddings", "split": split, "lang": lang}
+
+
+def _drop(loaded: _Loaded, failed: dict[int, tuple[str, str]]) -> None:
+    """Turn the rows of the distinct sentences in ``failed`` into rejects."""
+    if not failed:
+        return
+    bad = np.isin(loaded.inverse_N, list(failed))
+    for row, index in zip(loaded.rows_N[bad], loaded.inverse_N[bad], strict=True):
+        loaded.rejects.append(_reject(loaded.table, int(row), *failed[int(index)]))
+    loaded.rows_N, loaded.inverse_N = loaded.rows_N[~bad], loaded.inverse_N[~bad]
+
+
+def _reject(table: pa.Table, row: int, reason: str, error: str) -> RejectRow:
+    ids = {name: table[name][row].as_py() for name in ("doc_id", "sid", "text")}
+    return RejectRow(row, reason, error[:500], doc_id=ids["doc_id"], sid=ids["sid"], text=ids["text"][:200])

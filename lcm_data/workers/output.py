@@ -1,0 +1,80 @@
+"""What the three stage workers share: a unit in the making, and its shards on the way to a commit."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pyarrow as pa
+
+from lcm_data.store.commits import Commit, RejectRow, publish_unit
+from lcm_data.store.files import Files
+from lcm_data.store.shard import write_shard
+
+T = TypeVar("T")
+
+CRASHED = "crashed_worker"
+"""Reason of a row that ended the worker process each time it was touched."""
+
+
+@dataclass
+class UnitOutput:
+    """The rows a unit made: one table per shard path, the rejects, and sums for the commit record."""
+
+    unit: int
+    rows_in: int
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    rows_done: int = 0
+    rejects: list[RejectRow] = field(default_factory=list)
+    stats: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+def commit_output(
+    files: Files, output: UnitOutput, plan_hash: str, metadata: Callable[[str], Mapping[str, str]]
+) -> Commit:
+    """Write the tables of a unit as shards and commit them; ``metadata`` gives the file metadata of a shard path."""
+    start = time.perf_counter()
+    with files.scratch() as folder:
+        shards = []
+        for number, (path, table) in enumerate(sorted(output.tables.items())):
+            file = folder / f"{number}.parquet"
+            write_shard(file, table, {**metadata(path), "unit": str(output.unit), "plan_hash": plan_hash})
+            shards.append((file, path, table.num_rows))
+        rejects = sorted(output.rejects, key=lambda reject: reject.row)
+        commit = Commit(
+            unit=output.unit,
+            plan_hash=plan_hash,
+            rows_in=output.rows_in,
+            rows_done=output.rows_done,
+            rejects=dict(sorted(Counter(reject.reason for reject in rejects).items())),
+            stats=output.stats,
+            timings={**output.timings, "write": time.perf_counter() - start},
+            finished=time.time(),
+        )
+        return publish_unit(files, commit, shards, rejects)
+
+
+def each_or_error(
+    function: Callable[[list[int]], T], rows: list[int]
+) -> tuple[list[tuple[list[int], T]], list[tuple[int, Exception]]]:
+    """Apply ``function`` to ``rows``, halving them after an exception until only the rows that cause one are left.
+
+    Returns the parts that succeeded with their rows, and each failing row with its exception.
+    """
+    if not rows:
+        return [], []
+    try:
+        return [(rows, function(rows))], []
+    except MemoryError:
+        raise
+    except Exception as error:
+        if len(rows) == 1:
+            return [], [(rows[0], error)]
+    middle = len(rows) // 2
+    first, first_errors = each_or_error(function, rows[:middle])
+    second, second_errors = each_or_error(function, rows[middle:])
+    return [*first, *second], [*first_errors, *second_errors]

@@ -1,0 +1,87 @@
+"""``lcm-data encode``: the sentences of a corpus to embeddings, shard for shard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from lcm_data.encode import EncoderOptions, describe_encoder
+from lcm_data.progress import Show, silent
+from lcm_data.schema import StoreDtype
+from lcm_data.store.files import open_files
+from lcm_data.store.manifest import Manifest, load_manifest
+from lcm_data.store.plan import Plan, Unit
+from lcm_data.workers.encode import EncodeWorker
+from pipelines.config import VerbConfig
+from pipelines.stage import Report, Stage, provenance_metadata, run_stage, shard_inputs
+
+DEFAULT_MODEL = "text_sonar_basic_encoder"
+
+
+class EncodeConfig(VerbConfig):
+    """Settings of ``lcm-data encode``."""
+
+    model: str = Field(DEFAULT_MODEL, description="Encoder: a name, hf:owner/repo, or a folder or file.")
+    backend: str = Field("native", description="native or sonar-space.")
+    dtype: str = Field("float32", description="Precision of the network: float32, bfloat16 or float16.")
+    store_dtype: StoreDtype = Field("float16", description="Precision of the stored vectors: float16 or float32.")
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    token_budget: int | None = Field(None, ge=1, description="Tokens in a batch; by default chosen for the device.")
+    text: bool = Field(True, description="Keep the sentences beside their vectors.")
+
+    @property
+    def encoder(self) -> EncoderOptions:
+        """The options of the encoder on a worker."""
+        return EncoderOptions(
+            model=self.model,
+            backend=self.backend,
+            dtype=self.dtype,
+            device=self.device,
+            token_budget=self.token_budget,
+            threads=self.threads or None,
+        )
+
+
+def make_stage(config: EncodeConfig) -> Stage:
+    """Describe the stage; raises if the segments are not finished or the model is not to be had."""
+    corpus = open_files(config.corpus)
+    segments = load_manifest(corpus.child("segments"))
+    described = describe_encoder(config.encoder)
+    settings: dict[str, Any] = {
+        "encoder": described,
+        "dtype": config.dtype,
+        "store_dtype": config.store_dtype,
+        "token_budget": config.token_budget or "auto",
+        "text": config.text,
+    }
+    provenance = {**segments.provenance, **described, "compute_dtype": config.dtype, "store_dtype": config.store_dtype}
+    inputs = shard_inputs(segments)
+
+    def make_plan() -> Plan:
+        notes = {"provenance": provenance_metadata(provenance), "upstream": segments.plan_hash}
+        return Plan("embeddings", settings, inputs, shard_units(segments), notes)
+
+    def make_worker(plan: Plan) -> EncodeWorker:
+        return EncodeWorker(
+            source=corpus.child("segments").root,
+            target=corpus.child("embeddings").root,
+            encoder=config.encoder,
+            plan_hash=plan.hash,
+            store_dtype=config.store_dtype,
+            with_text=config.text,
+            metadata=provenance_metadata(provenance),
+        )
+
+    return Stage("embeddings", corpus.child("embeddings"), settings, inputs, make_plan, make_worker)
+
+
+def shard_units(manifest: Manifest) -> tuple[Unit, ...]:
+    """One unit for each shard of the stage before, numbered in path order, largest first to keep the tail short."""
+    units = [Unit(number, shard.rows, {"shard": shard.path}) for number, shard in enumerate(manifest.shards)]
+    return tuple(sorted(units, key=lambda unit: (-unit.rows, unit.id)))
+
+
+def run(config: EncodeConfig, show: Show = silent) -> Report:
+    """Encode all sentences that have no embedding yet."""
+    return run_stage(make_stage(config), config.run_options, overwrite=config.overwrite, show=show)

@@ -1,0 +1,193 @@
+"""``lcm-data status``, ``verify`` and ``inspect``: what is there, is it whole, what does it say. Nothing is changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lcm_data import schema
+from lcm_data.corpus import Corpus, StageData, open_corpus
+from lcm_data.errors import InputError, UnknownNameError
+from lcm_data.store.commits import Commit, read_commits, read_rejects
+from lcm_data.store.files import Files
+from lcm_data.store.lock import is_locked
+from lcm_data.store.manifest import MANIFEST_PATH, build_manifest
+from lcm_data.store.plan import load_plan
+from lcm_data.store.verify import LEVELS, verify_stage
+
+_SHOWN_VECTOR = 4
+
+
+def corpus_status(root: str) -> list[dict[str, Any]]:
+    """One record a stage: its state, counts, and the time left at the pace of the latest units."""
+    corpus = open_corpus(root, allow_partial=True)
+    records = []
+    for name in corpus.stages:
+        files = corpus.files.child(name)
+        plan = load_plan(files)
+        assert plan is not None
+        commits = read_commits(files)
+        manifest = build_manifest(plan, commits)
+        complete = files.size(MANIFEST_PATH) is not None
+        running = not complete and is_locked(files)
+        records.append(
+            {
+                "stage": name,
+                "state": "complete" if complete else "running" if running else "stopped, rerun to resume",
+                "units": len(plan.units),
+                "units_done": len(commits),
+                "rows_in": manifest.rows_in,
+                "rows": manifest.rows,
+                "rejected": sum(manifest.rejects.values()),
+                "bytes": manifest.bytes,
+                "left": _time_left(commits, plan.rows) if running else "-",
+            }
+        )
+    return records
+
+
+def _time_left(commits: dict[int, Commit], total_rows: int) -> str:
+    latest = sorted(commits.values(), key=lambda commit: commit.finished)[-20:]
+    if len(latest) < 2 or latest[-1].finished == latest[0].finished:
+        return "unknown yet"
+    pace = sum(commit.rows_in for commit in latest[1:]) / (latest[-1].finished - latest[0].finished)
+    left = total_rows - sum(commit.rows_in for commit in commits.values())
+    return f"{left / pace:,.0f} s" if pace else "unknown yet"
+
+
+def verify_corpus(root: str, level: str) -> dict[str, Any]:
+    """Compare the shards of every stage with its commits."""
+    checked = next((each for each in LEVELS if each == level), None)
+    if checked is None:
+        raise UnknownNameError("level", level, LEVELS)
+    corpus = open_corpus(root, allow_partial=True)
+    stages = []
+    for name in corpus.stages:
+        files = corpus.files.child(name)
+        commits = read_commits(files)
+        problems = [dataclasses.asdict(problem) for problem in verify_stage(files, commits, checked)]
+        shards = sum(len(commit.shards) for commit in commits.values())
+        rows = sum(commit.rows_out for commit in commits.values())
+        stages.append({"stage": name, "shards": shards, "rows": rows, "problems": problems})
+    return {"corpus": root, "level": level, "problems": sum(len(stage["problems"]) for stage in stages), "stages": stages}
+
+
+def _pick(root: str, stage: str | None) -> tuple[Corpus, StageData]:
+    corpus = open_corpus(root, allow_partial=True)
+    if stage is not None and stage not in schema.STAGES:
+        raise UnknownNameError("stage", stage, schema.STAGES)
+    name = stage or corpus.stages[-1]
+    return corpus, StageData(corpus.files.child(name), allow_partial=True)
+
+
+def statistics(
+    root: str, stage: str | None, langs: Sequence[str] | None, splits: Sequence[str] | None
+) -> dict[str, Any]:
+    """Per language: documents, sentences, and means of what the stage has (characters, tokens, norms, ...)."""
+    corpus, data = _pick(root, stage)
+    rows = [_language_row(data, lang, splits) for lang in data.langs if langs is None or lang in langs]
+    facts = {"stages": ", ".join(corpus.stages), "digest": data.manifest.digest}
+    facts |= {name: value for name, value in data.manifest.provenance.items() if value}
+    title = f"{data.manifest.stage} of {root}: {len(data):,} sentences"
+    return {"title": title, "rows": rows, "facts": facts, "rejects": data.manifest.rejects}
+
+
+def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> dict[str, Any]:
+    measures = [name for name in ("n_chars", "n_tokens", "truncated", "norm", "resid_norm") if name in data.schema.names]
+    documents = sentences = 0
+    sums = dict.fromkeys(measures, 0.0)
+    peaks = dict.fromkeys(measures, 0.0)
+    for batch in data.batches(langs=[lang], splits=splits, columns=["doc_id", "sent_idx", *measures]):
+        sentences += len(batch)
+        documents += pc.run_end_encode(batch.table["doc_id"].combine_chunks()).values.__len__()
+        for name in measures:
+            column = batch.table[name].cast(pa.float64() if name != "truncated" else pa.int64())
+            sums[name] += pc.sum(column).as_py() or 0
+            peaks[name] = max(peaks[name], pc.max(column).as_py() or 0)
+    row: dict[str, Any] = {"lang": lang, "documents": documents, "sentences": sentences}
+    for name in measures:
+        if name == "truncated":
+            row["truncated"] = int(sums[name])
+            continue
+        label = name.removeprefix("n_")
+        row[f"{label} mean"] = round(sums[name] / max(1, sentences), 4)
+        row[f"{label} max"] = round(peaks[name], 4) if "norm" in name else int(peaks[name])
+    return row
+
+
+def head_rows(
+    root: str, stage: str | None, num_rows: int, langs: Sequence[str] | None, splits: Sequence[str] | None
+) -> dict[str, Any]:
+    """The first rows."""
+    _, data = _pick(root, stage)
+    rows = itertools.islice(_rows(data, langs, splits), num_rows)
+    return {"title": f"{data.manifest.stage} of {root}", "rows": list(rows)}
+
+
+def document_rows(
+    root: str, stage: str | None, doc_id: str, langs: Sequence[str] | None, splits: Sequence[str] | None
+) -> dict[str, Any]:
+    """All rows of a document, in every language it has.
+
+    Raises:
+        InputError: there is no such document.
+    """
+    _, data = _pick(root, stage)
+    rows: list[dict[str, Any]] = []
+    for path in data.shards(langs, splits):
+        rows += _document_in(data, path, doc_id)
+    if not rows:
+        raise InputError(
+            f"no document {doc_id!r} in {data.files.root}. 'lcm-data inspect {root} --head 5' shows ids as they are; "
+            "'--rejects' shows what was left out."
+        )
+    return {"title": f"document {doc_id} in {data.manifest.stage} of {root}", "rows": rows}
+
+
+def _document_in(data: StageData, path: str, doc_id: str) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    filters = [("doc_id", "==", doc_id)]
+    source = data.files.open(path)
+    table = pq.read_table(source, filters=filters, partitioning=None)
+    split, lang = (part.split("=")[1] for part in path.split("/")[1:3])
+    return [_shown(row, lang, split) for row in table.to_pylist()]
+
+
+def _rows(data: StageData, langs: Sequence[str] | None, splits: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    for batch in data.batches(64, langs=langs, splits=splits):
+        for row in batch.table.to_pylist():
+            yield _shown(row, batch.lang, batch.split)
+
+
+def _shown(row: dict[str, Any], lang: str, split: str) -> dict[str, Any]:
+    """A row as people want to see it: language first, vectors abbreviated, ids of machines left out."""
+    shown: dict[str, Any] = {"lang": lang, "split": split}
+    for name, value in row.items():
+        if isinstance(value, list):
+            start = " ".join(f"{each:.4f}" if isinstance(each, float) else str(each) for each in value[:_SHOWN_VECTOR])
+            shown[name] = f"[{start} …] ({len(value)})"
+        elif name not in {"sid", "modality", "source"} and value is not None:
+            shown[name] = round(value, 4) if isinstance(value, float | np.floating) else value
+    return shown
+
+
+def reject_rows(root: str, stage: str | None, limit: int = 100) -> dict[str, Any]:
+    """The rejected rows of a stage, the first ``limit`` of them."""
+    _, data = _pick(root, stage)
+    units = [unit for unit, commit in sorted(read_commits(data.files).items()) if commit.rejects]
+    found = itertools.chain.from_iterable(_rejects_of(data.files, unit) for unit in units)
+    total = sum(data.manifest.rejects.values())
+    return {"title": f"{total:,} rejects of {data.manifest.stage} in {root}", "rows": list(itertools.islice(found, limit))}
+
+
+def _rejects_of(files: Files, unit: int) -> Iterator[dict[str, Any]]:
+    for row in read_rejects(files, unit):
+        yield {"unit": unit, **{key: value for key, value in row.items() if value not in (None, "") and key != "sid"}}
+

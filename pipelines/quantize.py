@@ -1,0 +1,169 @@
+"""``lcm-data quantize``: residual codebooks fitted to the embeddings of a corpus, and the codes of every sentence."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from lcm_data.corpus import StageData
+from lcm_data.errors import CheckpointError, PlanMismatchError, UsageError
+from lcm_data.progress import Show, silent
+from lcm_data.quantize.codebook import Codebook, LevelQuality, Provenance
+from lcm_data.quantize.fit import FitOptions, fit_codebook
+from lcm_data.quantize.storage import load_codebook, save_codebook
+from lcm_data.store.files import Files, LocalFiles, open_files
+from lcm_data.store.plan import Plan
+from lcm_data.workers.quantize import QuantizeWorker
+from pipelines.config import VerbConfig
+from pipelines.encode import shard_units
+from pipelines.sampling import sample_embeddings
+from pipelines.stage import Report, Stage, provenance_metadata, run_stage, shard_inputs
+
+log = logging.getLogger("lcm_data.quantize")
+
+_USED_CODEBOOK = "_lcm/codebook.txt"
+_ROWS_PER_UNIT = 1000
+
+
+class QuantizeConfig(VerbConfig):
+    """Settings of ``lcm-data quantize``."""
+
+    levels: int = Field(64, ge=1, description="Codebooks in a row.")
+    units: int = Field(8192, ge=2, le=65536, description="Centroids of a codebook.")
+    sample_rows: int | None = Field(None, ge=1, description="Rows to fit on, at most; by default 1000 a unit.")
+    alpha: float = Field(0.5, ge=0, le=1, description="Languages share the sample in proportion to rows ** alpha.")
+    iterations: int = Field(10, ge=1, description="k-means steps of a level.")
+    trainer: str = Field("spherical", description="spherical, or progressive as the paper.")
+    seed: int = Field(0, ge=0, description="Of sample and fit.")
+    codebook: str | None = Field(None, description="A fitted codebook to use instead of fitting one.")
+
+    @property
+    def fit_options(self) -> FitOptions:
+        """What the fit needs."""
+        return FitOptions(
+            num_levels=self.levels,
+            num_units=self.units,
+            iterations=self.iterations,
+            trainer=self.trainer,
+            seed=self.seed,
+            threads=self.threads or None,
+        )
+
+
+def make_stage(config: QuantizeConfig) -> Stage:
+    """Describe the stage; raises if the embeddings are not finished or a given codebook does not fit them."""
+    corpus = open_files(config.corpus)
+    target, home = corpus.child("codes"), corpus.child("codebook")
+    data = StageData(corpus.child("embeddings"))
+    if config.codebook is not None:
+        given = load_codebook(config.codebook)
+        _check_fits(given, data, config.codebook)
+        settings: dict[str, Any] = {"codebook": given.fingerprint}
+    else:
+        options = config.fit_options
+        settings = {"fit": {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units}}
+        settings["fit"].pop("threads")  # not a matter of what is fitted
+        settings["fit"]["alpha"] = config.alpha
+    inputs = shard_inputs(data.manifest)
+
+    def make_plan() -> Plan:
+        notes = {"provenance": provenance_metadata(data.manifest.provenance), "upstream": data.manifest.plan_hash}
+        return Plan("codes", settings, inputs, shard_units(data.manifest), notes)
+
+    def make_worker(plan: Plan) -> QuantizeWorker:
+        where = config.codebook or home.root
+        codebook = load_codebook(where) if config.codebook else fit_or_reuse(config, plan, data, home, target)
+        _remember(target, codebook)
+        facts = {"codebook": codebook.fingerprint, "levels": codebook.num_levels, "units": codebook.num_units}
+        return QuantizeWorker(
+            source=data.files.root,
+            target=target.root,
+            codebook=where,
+            plan_hash=plan.hash,
+            metadata=provenance_metadata({**data.manifest.provenance, **facts}),
+        )
+
+    return Stage("codes", target, settings, inputs, make_plan, make_worker)
+
+
+def _check_fits(codebook: Codebook, data: StageData, where: str) -> None:
+    if codebook.dim != data.dim:
+        raise UsageError(f"the codebook {where} is for vectors of {codebook.dim} dimensions, the corpus has {data.dim}.")
+    revision = data.manifest.provenance.get("encoder_revision", "")
+    fitted_on = codebook.provenance.encoder_fingerprint
+    if fitted_on and revision and fitted_on != revision:
+        raise PlanMismatchError(
+            f"the codebook {where} was fitted on vectors of another encoder ({codebook.provenance.encoder}, "
+            f"{fitted_on[:12]}) than the corpus has ({data.manifest.provenance.get('encoder')}, {revision[:12]}). "
+            "Fit one on this corpus by leaving --codebook out."
+        )
+
+
+def fit_or_reuse(config: QuantizeConfig, plan: Plan, data: StageData, home: Files, target: Files) -> Codebook:
+    """The codebook of this plan: the one beside the corpus if it was fitted for it, else a new one, saved there."""
+    sample_facts = {"plan": plan.hash, "embeddings": data.manifest.digest, **plan.config["fit"]}
+    try:
+        found = load_codebook(home.root)
+    except CheckpointError:
+        found = None
+    if found is not None and dict(found.provenance.sample) == sample_facts:
+        return found
+    sample = sample_embeddings(data, plan.config["fit"]["sample_rows"], seed=config.seed, alpha=config.alpha)
+    provenance = Provenance(
+        encoder=data.manifest.provenance.get("encoder", ""),
+        encoder_fingerprint=data.manifest.provenance.get("encoder_revision", ""),
+        sample=sample_facts,
+    )
+    checkpoints = Path(target.root, "_lcm/fit") if isinstance(target, LocalFiles) else None
+    codebook = fit_codebook(
+        sample.train.astype("float32"),
+        sample.heldout,
+        config.fit_options,
+        provenance,
+        progress=_log_level,
+        checkpoint_dir=checkpoints,
+        overwrite=True,
+    )
+    save_codebook(home, codebook)
+    target.remove_tree("_lcm/fit")
+    return load_codebook(home.root)
+
+
+def _log_level(quality: LevelQuality) -> None:
+    log.info(
+        "level %d fitted: held-out error %.4f, cosine %.4f, perplexity %.0f",
+        quality.level, quality.heldout_nmse, quality.heldout_cosine, quality.perplexity,
+    )  # fmt: skip
+
+
+def _remember(target: Files, codebook: Codebook) -> None:
+    """Codes of two codebooks must never stand in one stage, even if the folder of the codebook is replaced."""
+    try:
+        used = target.read(_USED_CODEBOOK).decode()
+    except FileNotFoundError:
+        target.write(_USED_CODEBOOK, codebook.fingerprint.encode())
+        return
+    if used != codebook.fingerprint:
+        raise PlanMismatchError(
+            f"{target.root} holds codes of the codebook {used[:12]}, now it is {codebook.fingerprint[:12]}. "
+            "Restore that codebook, or add --overwrite to write all codes anew."
+        )
+
+
+def run(config: QuantizeConfig, show: Show = silent) -> Report:
+    """Fit (or take) a codebook and quantize all sentences that have no codes yet."""
+    stage = make_stage(config)
+    report = run_stage(stage, config.run_options, overwrite=config.overwrite, show=show)
+    codebook = load_codebook(config.codebook or open_files(config.corpus).child("codebook").root)
+    extra: dict[str, Any] = {"codebook": f"{codebook.num_levels} x {codebook.num_units}, {codebook.fingerprint[:12]}"}
+    stats = report.manifest.stats
+    if stats.get("energy"):
+        extra["error left"] = f"{stats['resid_energy'] / stats['energy']:.1%} of the energy"
+    if codebook.quality:
+        last = codebook.quality[-1]
+        extra["held-out"] = f"NMSE {last.heldout_nmse:.3f}, cosine {last.heldout_cosine:.3f}"
+    return replace(report, extra=extra)

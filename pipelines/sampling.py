@@ -1,0 +1,48 @@
+"""A sample of the embeddings of a corpus, for fitting a codebook or a normaliser on the driver."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from lcm_data import schema
+from lcm_data.corpus import StageData
+from lcm_data.errors import InputError
+from lcm_data.quantize.sample import RowSampler, Sample, language_quotas
+from lcm_data.store.shard import open_shard, parse_shard_path
+
+_HELDOUT_SHARE, _HELDOUT_ROWS = 0.1, 50_000
+
+
+def sample_embeddings(data: StageData, rows: int, *, seed: int, alpha: float, heldout: bool = True) -> Sample:
+    """Choose up to ``rows`` training rows (and a tenth as many held-out ones) from the ``train`` split.
+
+    Languages share the sample in proportion to ``rows ** alpha``. Vectors are only read where a row may be chosen.
+
+    Raises:
+        InputError: the corpus has no training rows.
+    """
+    counts: Counter[str] = Counter()
+    for name, num_rows in data.manifest.partitions.items():
+        split, lang = name.split("/")
+        if split == "train":
+            counts[lang] += num_rows
+    total = counts.total()
+    if not total:
+        raise InputError(f"{data.files.root} has no rows in the split 'train' to fit on; it has {data.manifest.partitions}.")
+    num_heldout = min(int(total * _HELDOUT_SHARE), _HELDOUT_ROWS) if heldout else 0
+    quotas = language_quotas(counts, min(rows, total - num_heldout), alpha)
+    dtype = str(data.schema.field("emb").type.value_type.to_pandas_dtype().__name__)
+    sampler = RowSampler(quotas, heldout_rows=num_heldout, seed=seed, dtype=dtype)
+    for path in data.shards(splits=["train"]):
+        _offer(sampler, data, path)
+    return sampler.result()
+
+
+def _offer(sampler: RowSampler, data: StageData, path: str) -> None:
+    _, lang, _ = parse_shard_path(path)
+    with open_shard(data.files, path) as shard:
+        for group in range(shard.num_row_groups):
+            sid = shard.read_row_group(group, columns=["sid"])["sid"].to_numpy()
+            if sampler.wanted(sid, lang).any():
+                emb = schema.vectors(shard.read_row_group(group, columns=["emb"])["emb"])
+                sampler.add(sid, lang, emb)

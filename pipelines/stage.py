@@ -1,0 +1,189 @@
+"""What every stage does around its own work: lock, plan or resume, run the open units, write the manifest."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from lcm_data.errors import UsageError
+from lcm_data.progress import Show, silent
+from lcm_data.runner import Runner, RunOptions, busy_share
+from lcm_data.store.commits import Commit, commit_path, read_commits
+from lcm_data.store.files import Files
+from lcm_data.store.lock import LOCK_PATH, stage_lock
+from lcm_data.store.manifest import MANIFEST_PATH, Manifest, build_manifest, save_manifest
+from lcm_data.store.plan import CONFIG_PATH, PLAN_PATH, Plan, Unit, check_same, load_plan, save_plan
+from lcm_data.store.verify import intact
+from lcm_data.workers.base import StageWorker, Task
+
+log = logging.getLogger("lcm_data.stage")
+
+_CALIBRATION_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage to bring to completion.
+
+    ``config`` and ``inputs`` are what its output depends on; ``make_plan`` is called only if there is no plan yet,
+    ``make_worker`` with the plan that counts.
+    """
+
+    name: str
+    files: Files
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    make_plan: Callable[[], Plan]
+    make_worker: Callable[[Plan], StageWorker]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command did. ``units_done`` and ``seconds`` are of this run, the manifest is of the whole stage."""
+
+    stage: str
+    root: str
+    manifest: Manifest
+    units: int
+    units_done: int
+    seconds: float
+    rows_per_second: float
+    busy_share: float
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, show: Show = silent) -> Report:
+    """Bring ``stage`` to completion, resuming whatever is committed already.
+
+    Raises:
+        CorpusBusyError: another run holds the stage.
+        PlanMismatchError: the existing output was made from other inputs or settings.
+        InterruptedRunError, StorageError, UnitsFailedError, RejectRateError: from the run; committed units stay.
+    """
+    begun = time.monotonic()
+    with stage_lock(stage.files):
+        if overwrite:
+            clear_stage(stage.files)
+        plan = open_plan(stage)
+        commits = _resumable(stage.files)
+        before = set(commits)
+        runner = Runner(plan, stage.make_worker(plan), commits, options)
+        state = runner.run(show)
+        stage.files.remove_tree("_lcm/tmp")
+        manifest = build_manifest(plan, state.commits)
+        save_manifest(stage.files, manifest)
+    seconds = time.monotonic() - begun
+    done = [commit for unit, commit in state.commits.items() if unit not in before]
+    return Report(
+        stage=stage.name,
+        root=stage.files.root,
+        manifest=manifest,
+        units=len(plan.units),
+        units_done=len(done),
+        seconds=seconds,
+        rows_per_second=sum(commit.rows_in for commit in done) / seconds,
+        busy_share=busy_share(done, options.workers, seconds),
+    )
+
+
+def open_plan(stage: Stage) -> Plan:
+    """The stored plan if it agrees with ``stage``, else a new one, stored before anything runs."""
+    plan = load_plan(stage.files)
+    if plan is not None:
+        check_same(plan, stage.config, stage.inputs, stage.files.root)
+        return plan
+    plan = stage.make_plan()
+    if not plan.units:
+        raise UsageError(f"{stage.name}: the input holds no rows.")
+    stage.files.write(CONFIG_PATH, yaml.safe_dump(stage.config, sort_keys=True, allow_unicode=True).encode())
+    save_plan(stage.files, plan)
+    return plan
+
+
+def clear_stage(files: Files) -> None:
+    """Delete everything of a stage but its lock: manifest and commits first, so that no step shows half a stage."""
+    files.remove(MANIFEST_PATH)
+    files.remove_tree("_lcm/commits")
+    files.remove_tree("data")
+    files.remove(PLAN_PATH)
+    for path in files.list():
+        if path != LOCK_PATH:
+            files.remove(path)
+
+
+def _resumable(files: Files) -> dict[int, Commit]:
+    """Commits whose shards are still there; the records of others are removed so that their units are done again."""
+    files.remove_tree("_lcm/tmp")
+    commits = read_commits(files)
+    whole = intact(commits, files.list("data")) if commits else {}
+    for unit in commits.keys() - whole.keys():
+        log.warning("unit %06d is done again: a shard of it is missing or has another size", unit)
+        files.remove(commit_path(unit))
+        files.remove(MANIFEST_PATH)
+    return whole
+
+
+def shard_inputs(manifest: Manifest) -> dict[str, str]:
+    """The shards of an upstream stage as inputs of the next: path to content hash."""
+    return {shard.path: f"{shard.rows} rows, sha256 {shard.sha256}" for shard in manifest.shards}
+
+
+def provenance_metadata(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance as file metadata: strings only."""
+    return {key: str(value) for key, value in provenance.items()}
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a command would do; sizes and seconds are extrapolated from the first rows of one unit."""
+
+    stage: str
+    root: str
+    units: int
+    units_open: int
+    rows_open: int
+    bytes_out: int
+    seconds: float
+
+
+def dry_run(stage: Stage, options: RunOptions) -> DryRun:
+    """Plan a stage and try its work on a few hundred rows, without creating anything.
+
+    Raises:
+        PlanMismatchError: the existing output was made from other inputs or settings.
+    """
+    plan = load_plan(stage.files)
+    if plan is None:
+        plan = stage.make_plan()
+    else:
+        check_same(plan, stage.config, stage.inputs, stage.files.root)
+    committed = read_commits(stage.files)
+    left = [unit for unit in plan.units if unit.id not in committed]
+    seconds_a_row, bytes_a_row = _calibrate(stage.make_worker(plan), left) if left else (0.0, 0.0)
+    rows = sum(unit.rows for unit in left)
+    return DryRun(
+        stage=stage.name,
+        root=stage.files.root,
+        units=len(plan.units),
+        units_open=len(left),
+        rows_open=rows,
+        bytes_out=int(rows * bytes_a_row),
+        seconds=rows * seconds_a_row / options.workers,
+    )
+
+
+def _calibrate(worker: StageWorker, units: list[Unit]) -> tuple[float, float]:
+    """Seconds and output bytes for one input row, measured twice so that warming up does not count."""
+    worker.setup()
+    unit = max(units, key=lambda unit: unit.rows)
+    rows = min(unit.rows, _CALIBRATION_ROWS)
+    for _ in range(2):
+        begun = time.perf_counter()
+        output = worker.work(worker.read(Task(unit, rows=(0, rows))))
+        seconds = time.perf_counter() - begun
+    return seconds / rows, sum(table.nbytes for table in output.tables.values()) / rows

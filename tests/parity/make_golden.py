@@ -1,0 +1,113 @@
+"""Makes the golden files of ``tests/sonar/test_golden.py``: what sonar-space computes with a small random checkpoint.
+
+Run it in an environment with sonar-space (see ``docs``; ``make parity``), from the root of the checkout:
+
+    python tests/parity/make_golden.py
+
+Everything random is seeded. The checkpoint is written too, so that the test needs no equal random generator.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+GOLDEN = Path(__file__).parent / "golden"
+
+LANGS = ("eng_Latn", "fra_Latn", "ace_Arab", "zul_Latn")
+
+TRAINING = [
+    "Hello, my name is Paul and I am working as a teacher in a small town by the sea.",
+    "Bonjour, mon nom est Paul et je travaille comme professeur dans une petite ville au bord de la mer.",
+    "Привет, меня зовут Павел, и я работаю учителем в маленьком городе у моря.",
+    "مرحبا، اسمي بول وأعمل مدرسا في بلدة صغيرة على شاطئ البحر.",
+    "नमस्ते, मेरा नाम पॉल है और मैं समुद्र के किनारे एक छोटे शहर में शिक्षक हूँ।",
+    "你好，我叫保罗，我在海边的一个小镇当老师。",
+    "こんにちは、私の名前はポールです。海辺の小さな町で教師をしています。",
+    "안녕하세요, 제 이름은 폴이고 바닷가 작은 마을에서 교사로 일하고 있습니다.",
+    "สวัสดี ฉันชื่อพอล ฉันเป็นครูในเมืองเล็ก ๆ ริมทะเล",
+    "The embedding of a sentence is the mean of the vectors of its tokens.",
+    "Numbers such as 3.14, 42 and 1,000,000 occur; so do e-mail@example.org and https://example.org/a?b=c.",
+]
+
+SENTENCES = [
+    *TRAINING,
+    "",
+    " ",
+    "a",
+    "My name is SONAR.",
+    "I can embed the sentences into vectorial space.",
+    "</s> __eng_Latn__ <pad> <s> <unk>",
+    "tabs\tand\nnew lines\r\nand a\x00zero",
+    "e\u0301 combining, \ufb01 ligature, \u2028 separator, \u00a0 space, \u200b zero width, \ufeff mark",
+    "emoji \U0001f600\U0001f469\u200d\U0001f52c and rare script \U00010330\U00012000",
+    "ß İstanbul ǅ ﷺ Å",
+    "x" * 200,
+    "word " * 509,
+    "word " * 600,
+    "The sea, the sea! " * 300,
+]
+
+
+def train_tokenizer() -> bytes:
+    """A unigram model without byte fallback, like NLLB's, so that unknown characters occur."""
+    import sentencepiece
+
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(TRAINING * 4),
+        model_writer=out,
+        model_type="unigram",
+        vocab_size=420,
+        hard_vocab_limit=False,
+        character_coverage=0.9995,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return out.getvalue()
+
+
+def main() -> None:
+    """Write checkpoint, vectors and token ids into ``golden/``."""
+    import numpy as np
+    import sentencepiece
+    import torch
+    from safetensors.numpy import save
+
+    from lcm_data.encode.sonar_space import reference_model
+    from lcm_data.languages import FLORES_200
+    from lcm_data.sonar.checkpoint import find_model
+    from lcm_data.sonar.config import TextEncoderConfig
+    from lcm_data.sonar.random_model import write_random_weights
+
+    torch.set_num_threads(1)
+    GOLDEN.mkdir(exist_ok=True)
+    (GOLDEN / "sentencepiece.model").write_bytes(train_tokenizer())
+    pieces = sentencepiece.SentencePieceProcessor(str(GOLDEN / "sentencepiece.model")).GetPieceSize()
+    sizes = TextEncoderConfig(
+        model_dim=48, num_layers=3, num_heads=4, ffn_dim=96, vocab_size=1 + pieces + len(FLORES_200) + 3
+    )
+    write_random_weights(GOLDEN / "model.safetensors", sizes, seed=20240)
+    (GOLDEN / "config.json").write_text(json.dumps({"num_heads": 4, "trained": False}) + "\n")
+
+    network, tokenizer = reference_model(find_model(GOLDEN), torch.float32)
+    from sonar.inference_pipelines.text import TextToEmbeddingModelPipeline  # after reference_model loaded libsndfile
+
+    pipeline = TextToEmbeddingModelPipeline(network, tokenizer)
+    arrays = {}
+    for lang in LANGS:
+        arrays[f"vectors.{lang}"] = pipeline.predict(SENTENCES, source_lang=lang, batch_size=5).numpy()
+        encode = tokenizer.create_encoder(lang=lang)
+        ids = [encode(text).numpy().astype(np.int32) for text in SENTENCES]
+        arrays[f"lengths.{lang}"] = np.array([len(row) for row in ids], np.int32)
+        arrays[f"ids.{lang}"] = np.concatenate(ids)
+    (GOLDEN / "golden.safetensors").write_bytes(save(arrays))
+    decode = tokenizer.create_decoder()
+    decoded = [decode(tokenizer.create_encoder(lang="eng_Latn")(text)) for text in SENTENCES]
+    about = {"langs": LANGS, "sentences": SENTENCES, "decoded": decoded}
+    (GOLDEN / "sentences.json").write_text(json.dumps(about, ensure_ascii=True, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Our encoder and tokenizer against sonar-space itself, in one process (``make parity``; skipped where it is missing)."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lcm_data.encode import EncoderOptions, load_encoder
+
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.skipif(importlib.util.find_spec("sonar") is None, reason="sonar-space is not installed"),
+]
+
+LANGS = ("eng_Latn", "fra_Latn", "ace_Arab", "zul_Latn")
+
+
+@pytest.fixture(scope="module")
+def golden() -> Path:
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """Words in several scripts, and noise over all of Unicode, of very different lengths."""
+    rng = random.Random(5)
+    words = "the sea of stars Привет мир 你好 世界 नमस्ते مرحبا sentence 42 3.14 e\u0301".split()
+    plain = [" ".join(rng.choices(words, k=rng.choice([1, 2, 5, 9, 20, 60, 250]))) for _ in range(60)]
+    noise = []
+    for _ in range(300):
+        points = (chr(rng.choice([rng.randrange(0x500), rng.randrange(0x30000)])) for _ in range(rng.randrange(30)))
+        noise.append("".join(c for c in points if unicodedata.category(c) != "Cs"))
+    return ["", " ", "a", *plain, *noise, "Hello " * 700]
+
+
+@pytest.fixture(scope="module", params=["golden", "wide"])
+def folder(request: pytest.FixtureRequest, golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "golden":
+        return golden
+    from lcm_data.sonar.random_model import write_random_checkpoint
+
+    words = [f"The sea {i}, мир и {i} 你好 नमस्ते" for i in range(200)]
+    return write_random_checkpoint(
+        tmp_path_factory.mktemp("wide"), words, model_dim=256, num_layers=6, num_heads=4, ffn_dim=2048
+    )
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_vectors(folder: Path, texts: list[str], lang: str, record_property: pytest.FixtureRequest) -> None:
+    ours, theirs = (
+        load_encoder(EncoderOptions(model=str(folder), backend=backend, device="cpu"))
+        for backend in ("native", "sonar-space")
+    )
+    a, b = ours.prepare(texts, lang), theirs.prepare(texts, lang)
+    assert a.num_tokens.tolist() == b.num_tokens.tolist()
+    assert a.truncated.tolist() == b.truncated.tolist()
+    x, y = ours.embed(a), theirs.embed(b)
+    error = float(np.abs(x - y).max())
+    print(f"\n{folder.name} {lang}: largest difference {error:.2e}, largest value {np.abs(y).max():.2f}")
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_token_ids_and_decoding(golden: Path, texts: list[str], lang: str) -> None:
+    import torch
+
+    from lcm_data.encode.sonar_space import reference_model
+    from lcm_data.sonar.checkpoint import find_model
+    from lcm_data.sonar.tokenizer import SonarTokenizer
+
+    files = find_model(golden)
+    _, theirs = reference_model(files, torch.float32)
+    ours = SonarTokenizer(files.tokenizer, max_tokens=100_000)
+    encode, decode = theirs.create_encoder(lang=lang), theirs.create_decoder()
+    for text, row in zip(texts, ours.encode(texts, lang).rows(), strict=True):
+        wanted = encode(text)
+        assert row.tolist() == wanted.tolist(), repr(text)
+        assert ours.decode(row) == decode(wanted), repr(text)
+
+
+def test_the_languages_of_the_official_card() -> None:
+    import lcm_data.encode.sonar_space as backend
+    from lcm_data.languages import FLORES_200
+
+    backend._import_sonar()
+    from fairseq2.assets import get_asset_store
+
+    card = get_asset_store().retrieve_card("text_sonar_basic_encoder")
+    langs = card.field("tokenizer_config").as_(dict)["_set_"]["langs"]
+    assert tuple(langs) == FLORES_200
+
+
+def test_half_precision_stays_close_to_the_reference(folder: Path, texts: list[str]) -> None:
+    exact = load_encoder(EncoderOptions(model=str(folder), device="cpu"))
+    wanted = exact.embed(exact.prepare(texts, "eng_Latn"))
+    errors = {}
+    for backend in ("native", "sonar-space"):
+        encoder = load_encoder(EncoderOptions(model=str(folder), backend=backend, device="cpu", dtype="bfloat16"))
+        vectors = encoder.embed(encoder.prepare(texts, "eng_Latn"))
+        errors[backend] = float(np.linalg.norm(vectors - wanted) / np.linalg.norm(wanted))
+    print(f"\n{folder.name} bfloat16 relative error: {errors}")
+    assert errors["native"] < 1.2 * errors["sonar-space"]
