@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lcm_data import schema
 from lcm_data.errors import InputError, UsageError
@@ -134,6 +135,8 @@ class StageData:
         columns: Sequence[str] | None = None,
     ) -> Iterator[Batch]:
         """Rows in order, in batches of at most ``size`` (the row groups as they are by default)."""
+        if size is not None and size < 1:
+            raise UsageError(f"size must be 1 or more rows, got {size}.")
         for path in self.shards(langs, splits):
             split, lang, _ = parse_shard_path(path)
             for group in iter_row_groups(self.files, path, self._checked(columns)):
@@ -159,7 +162,7 @@ class StageData:
         held: list[pa.Table] = []
         held_id: str | None = None
         for group in iter_row_groups(self.files, path, self._checked(columns)):
-            runs = pa.compute.run_end_encode(group["doc_id"].combine_chunks())
+            runs = pc.run_end_encode(group["doc_id"].combine_chunks())
             start = 0
             for doc_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
                 if held_id is not None and doc_id != held_id:

@@ -22,12 +22,24 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class LcmDataError(Exception):
     """Base of all errors raised on purpose; the command line prints its text without a traceback."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors travel from workers to the driver; the subclasses do not all take the message as their argument.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[LcmDataError], args: tuple[Any, ...], state: dict[str, Any]) -> LcmDataError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(LcmDataError, ValueError):

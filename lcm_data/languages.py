@@ -239,12 +239,12 @@ _TWO_LETTER = """
 # ISO 639 codes that mean a FLORES language under another code: macrolanguages (their member in FLORES), ISO 639-2/B
 # codes, withdrawn codes, and the two-letter codes of all these.
 _OTHER = """
-    ar ara arb   az aze azj   et est   ekk est   fa fas pes   per pes   ku kur kmr   lv lav lvs   mg mlg plt   mn mon khk
-    ms msa zsm   may zsm   ne nep npi   no nor nob   or ori ory   om orm gaz   ps pus pbt   qu que quy   sq sqi als
-    alb als   sw swa swh   uz uzb uzn   yi yid ydd   ji ydd   ay aym ayr   din dik   ff ful fuv   kr kau knc   tl fil tgl
-    tmh taq   cmn zho   chi zho   gug grn   fat aka   iw heb   in ind   jw jav   mo mol ron   bh bih bho
-    arm hye   baq eus   bur mya   cze ces   dut nld   fre fra   geo kat   ger deu   gre ell   ice isl   mac mkd   mao mri
-    rum ron   slo slk   tib bod   wel cym   scr hrv   scc srp
+    ar ara arb   az aze azj   et est   ekk est   fa fas pes   per pes   ku kur kmr   lv lav lvs   mg mlg plt
+    mn mon khk   ms msa zsm   may zsm   ne nep npi   no nor nob   or ori ory   om orm gaz   ps pus pbt   qu que quy
+    sq sqi alb als   sw swa swh   uz uzb uzn   yi yid ydd   ji ydd   ay aym ayr   din dik   ff ful fuv   kr kau knc
+    tl fil tgl   tmh taq   cmn zho   chi zho   gug grn   fat aka   iw heb   in ind   jw jav   mo mol ron   bh bih bho
+    arm hye   baq eus   bur mya   cze ces   dut nld   fre fra   geo kat   ger deu   gre ell   ice isl   mac mkd
+    mao mri   rum ron   slo slk   tib bod   wel cym   scr hrv   scc srp
 """
 
 # The script a language is written in when its name gives none (the likely subtags of Unicode CLDR); only for the six
@@ -333,7 +333,7 @@ def _subtags(name: str) -> tuple[str, str | None, str | None]:
 
 
 def is_undetermined(name: str) -> bool:
-    """Whether a language value says that the language is not known or mixed (ISO 639 ``und``, ``mul``, ``mis``, ``zxx``)."""
+    """Whether a value says that there is no one known language (ISO 639 ``und``, ``mul``, ``mis``, ``zxx``)."""
     return name.strip().lower() in _UNDETERMINED
 
 

@@ -31,7 +31,7 @@ LEGACY_QUANTILES = (0.25, 0.75)
 """What the official fit asked of scikit-learn, which counts in percent: the gap between two points of the far tail."""
 
 _SCALE_FLOOR = 1e-6
-_COLUMNS = 64
+_BLOCK_VALUES = 2**26
 
 Vectors = TypeVar("Vectors")
 """A numpy array or a torch tensor whose last dimension is D."""
@@ -41,11 +41,12 @@ Vectors = TypeVar("Vectors")
 class NormalizerInfo:
     """How a normaliser was made: stored with it, part of its fingerprint.
 
-    ``quantiles`` are in percent (0 to 100). ``encoder`` names the model the vectors came from, ``num_rows`` how many.
+    ``quantiles`` are in percent (0 to 100), None if unknown. ``encoder`` names the model the vectors came from,
+    ``num_rows`` says how many there were.
     """
 
     method: str = "gaussian_robust"
-    quantiles: tuple[float, float] = QUANTILES
+    quantiles: tuple[float, float] | None = QUANTILES
     clip_proba: float | None = None
     num_rows: int = 0
     encoder: str = ""
@@ -136,7 +137,7 @@ class Normalizer:
         return cls(center.astype(np.float32), scale.astype(np.float32), clips[0], clips[1], info)
 
     def normalize(self, x: Vectors) -> Vectors:
-        """Normalised ``x`` [..., D], a numpy array or torch tensor; 16-bit input gives float32, else the dtype stays."""
+        """Normalised ``x`` [..., D], numpy or torch; 16-bit input gives float32, other dtypes stay."""
         value, parts = self._prepare(x)
         result = (value - parts["center"]) / parts["scale"]
         return self._clip(result, parts)  # type: ignore[no-any-return]
@@ -168,7 +169,7 @@ class Normalizer:
     # -- files ---------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file with ``center``, ``scale`` and how they were made; atomically, always the same bytes."""
+        """Write a safetensors file with the arrays and how they were made; atomically, the same bytes every time."""
         write_tensors(Path(path), self._arrays(), _meta(self.info))
 
     @classmethod
@@ -185,7 +186,7 @@ class Normalizer:
                 f"expected {KIND!r} version {SCHEMA_VERSION}."
             )
         facts = {name: value for name, value in meta.items() if name not in ("kind", "schema_version")}
-        facts["quantiles"] = tuple(facts["quantiles"])
+        facts["quantiles"] = tuple(facts["quantiles"]) if facts["quantiles"] else None
         # Copies: four small vectors, and the file may be replaced.
         return _checked(path, {name: array.copy() for name, array in tensors.items()}, NormalizerInfo(**facts))
 
@@ -218,13 +219,14 @@ class Normalizer:
             raise CheckpointError(f"{path} does not exist.") from error
         except Exception as error:  # whatever unpickling a foreign file raises
             raise CheckpointError(f"{path} is not an official normaliser checkpoint: {error}.") from error
-        return _checked(path, arrays, NormalizerInfo(method="official", quantiles=LEGACY_QUANTILES, encoder=encoder))
+        return _checked(path, arrays, NormalizerInfo(method="official", quantiles=None, encoder=encoder))
 
 
 def _checked(path: str | Path, arrays: dict[str, Array], info: NormalizerInfo) -> Normalizer:
     try:
-        return Normalizer(**arrays, info=info)
-    except (UsageError, TypeError) as error:
+        clips = (arrays.get("clip_min"), arrays.get("clip_max"))
+        return Normalizer(arrays["center"], arrays["scale"], *clips, info=info)
+    except (UsageError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
@@ -259,9 +261,10 @@ def _center_and_scale(x_ND: Array, method: str, quantiles: tuple[float, float]) 
 def _quantiles(x_ND: Array, percentages: tuple[float, ...]) -> Array:
     """Exact percentiles [len(percentages), D] in double precision, a few columns at a time."""
     result = np.empty((len(percentages), x_ND.shape[1]))
-    for start in range(0, x_ND.shape[1], _COLUMNS):
-        columns = x_ND[:, start : start + _COLUMNS].T.astype(np.float64, order="C")
-        result[:, start : start + _COLUMNS] = np.percentile(columns, percentages, axis=1, overwrite_input=True)
+    step = max(1, min(64, _BLOCK_VALUES // len(x_ND)))
+    for start in range(0, x_ND.shape[1], step):
+        columns = x_ND[:, start : start + step].T.astype(np.float64, order="C")
+        result[:, start : start + step] = np.percentile(columns, percentages, axis=1, overwrite_input=True)
     return result
 
 

@@ -25,6 +25,9 @@ POOLS = {"local": "lcm_data.pool:LocalPool", "ray": "lcm_data.pool:RayPool"}
 
 _START_HINT_SECONDS = 60.0
 
+_CHILD = "import sys; sys.path[:] = sys.argv[2:]; from lcm_data.workers.process import main; main(int(sys.argv[1]))"
+"""Not ``python -m``, which puts the working directory first: a ``queue.py`` there would break the workers alone."""
+
 
 @dataclass(frozen=True)
 class PoolOptions:
@@ -97,9 +100,11 @@ class LocalPool:
         ours, theirs = Pipe()
         environment = {**os.environ, **thread_environment(self._options.threads_per_worker)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "lcm_data.workers.process", str(theirs.fileno())],
+            [sys.executable, "-c", _CHILD, str(theirs.fileno()), *sys.path],
             pass_fds=[theirs.fileno()],
             env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # what libraries print must not mix with the result on stdout
             start_new_session=True,  # a Ctrl-C in the terminal reaches the driver alone
         )
         theirs.close()
@@ -226,13 +231,14 @@ class RayPool:
         actor = self._actors[slot]
         try:
             value = self._ray.get(ref)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.WorkerCrashedError) as error:
-            del self._actors[slot]
-            return [Event(slot, "died", error=f"worker actor died: {str(error).strip().splitlines()[0]}")]
         except self._ray.exceptions.RayTaskError as error:
             del self._actors[slot]
             cause = error.cause if isinstance(error.cause, LcmDataError) else None
             return [Event(slot, "broken", error=str(error), cause=cause)]
+        except self._ray.exceptions.RayError as error:  # an actor, its process or its whole node is gone
+            del self._actors[slot]
+            self._ray.kill(actor.handle)  # one that is only out of reach must not come back
+            return [Event(slot, "died", error=f"worker actor died: {str(error).strip().splitlines()[0]}")]
         if ref == actor.setup:
             actor.setup, self._any_ready = None, True
             return [Event(slot, "ready")]

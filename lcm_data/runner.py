@@ -22,7 +22,7 @@ from lcm_data.errors import (
 from lcm_data.pool import POOLS, Event, Pool, PoolOptions
 from lcm_data.signals import StopSignal
 from lcm_data.store.commits import Commit
-from lcm_data.store.plan import Plan, Unit
+from lcm_data.store.plan import Plan
 from lcm_data.suspects import Suspect
 from lcm_data.tables import resolve
 from lcm_data.workers.base import STEPS, Outcome, StageWorker, Task, read_marker
@@ -39,7 +39,7 @@ class RunOptions:
     """How to run a plan; nothing here changes what is produced.
 
     ``executor`` None picks ``local`` for one worker and ``ray`` for more. ``unit_timeout`` (seconds, 0 for none) ends
-    a worker that has held one unit for longer. ``max_reject_rate`` aborts once that share of rows is rejected.
+    a worker that holds units but finishes none for longer. ``max_reject_rate`` aborts once that share is rejected.
     """
 
     executor: str | None = None
@@ -93,11 +93,9 @@ class Runner:
 
     def __init__(self, plan: Plan, worker: StageWorker, commits: dict[int, Commit], options: RunOptions) -> None:
         self._worker, self._options = worker, options
-        self._units = {unit.id: unit for unit in plan.units}
-        open_units = [unit for unit in plan.units if unit.id not in commits]
-        self._queue: deque[Unit] = deque(open_units)
+        self._queue = deque(Task(unit) for unit in plan.units if unit.id not in commits)
         self._alone: deque[Task] = deque()
-        self._later: list[tuple[float, Unit]] = []
+        self._later: list[tuple[float, Task]] = []
         self._suspects: dict[int, Suspect] = {}
         self._tries: Counter[int] = Counter()
         self._starts: Counter[int] = Counter()
@@ -128,6 +126,7 @@ class Runner:
                 while self._busy():
                     self._stopping = stop.number is not None
                     if stop.count > 1:
+                        self._kill_all()
                         break
                     self._assign()
                     for event in self._pool.poll(0.2):
@@ -145,12 +144,16 @@ class Runner:
             return True
         return not self._stopping and bool(self._queue or self._alone or self._later)
 
-    def _start(self, slot: int) -> None:
+    def _kill_all(self) -> None:
+        for slot in self._flight:
+            self._pool.kill(slot)
+
+    def _start(self, slot: int, last_death: str = "") -> None:
         self._starts[slot] += 1
         if self._starts[slot] > _STARTS:
             raise LcmDataError(
-                f"workers die before they are ready ({_STARTS} times in a row). Most often memory is too small for the "
-                "model: use fewer --workers or a smaller --dtype."
+                f"workers die before they are ready ({_STARTS} times in a row, {last_death}). Most often memory is too "
+                "small for the model: use fewer --workers or a smaller --dtype."
             )
         self._flight[slot] = {}
         self._pool.start(slot)
@@ -159,9 +162,9 @@ class Runner:
         if self._stopping:
             return
         now = time.monotonic()
-        due = [unit for when, unit in self._later if when <= now]
-        self._later = [(when, unit) for when, unit in self._later if when > now]
-        self._queue.extend(due)
+        for _, task in (due for due in self._later if due[0] <= now):
+            (self._alone if task.rows else self._queue).append(task)
+        self._later = [(when, task) for when, task in self._later if when > now]
         quarantine = min(self._ready, default=-1) if self._alone else -1
         for slot in sorted(self._ready - self._isolated):
             if slot == quarantine:
@@ -169,7 +172,7 @@ class Runner:
                     self._submit(slot, self._alone.popleft(), isolated=True)
                 continue
             while self._queue and len(self._flight[slot]) < _DEPTH:
-                self._submit(slot, Task(self._queue.popleft()))
+                self._submit(slot, self._queue.popleft())
 
     def _submit(self, slot: int, task: Task, isolated: bool = False) -> None:
         self._flight[slot][task.unit.id] = (task, time.monotonic())
@@ -188,6 +191,8 @@ class Runner:
             self._bury(slot, event.error)
         elif event.outcome is not None:
             task, _ = self._flight[slot].pop(event.outcome.unit)
+            # The units behind it start to count now: waiting in line is not hanging.
+            self._flight[slot] = {unit: (other, time.monotonic()) for unit, (other, _) in self._flight[slot].items()}
             self._isolated.discard(slot)
             self._settle(task, event.outcome)
         self.state.workers = len(self._ready)
@@ -202,8 +207,8 @@ class Runner:
                 self._blame(task, error)
         else:
             self._alone.extend(tasks)
-        if self._queue or self._alone or self._later:
-            self._start(slot)
+        if not self._stopping and (self._queue or self._alone or self._later):
+            self._start(slot, error)
 
     def _blame(self, task: Task, error: str) -> None:
         unit = task.unit
@@ -223,7 +228,7 @@ class Runner:
         elif outcome.kind == "probed":
             self._alone.append(Task(unit, skip=task.skip))
         elif outcome.kind == "storage":
-            self._retry_storage(unit, outcome.error)
+            self._retry_storage(task, outcome.error)
         else:
             self._tries[unit.id] += 1
             if outcome.kind == "input" or self._tries[unit.id] >= _ERROR_TRIES:
@@ -232,13 +237,14 @@ class Runner:
                 log.warning("unit %06d is tried again: %s", unit.id, outcome.error)
                 self._alone.append(Task(unit, skip=task.skip))
 
-    def _retry_storage(self, unit: Unit, error: str) -> None:
+    def _retry_storage(self, task: Task, error: str) -> None:
+        unit = task.unit
         self._tries[unit.id] += 1
         self._storage_failures += 1
         if self._tries[unit.id] >= _STORAGE_TRIES or self._storage_failures > _STORAGE_TRIES:
             raise StorageError(error)
         log.warning("unit %06d is tried again: %s", unit.id, error)
-        self._later.append((time.monotonic() + 0.25 * 2 ** self._tries[unit.id], unit))
+        self._later.append((time.monotonic() + 0.25 * 2 ** self._tries[unit.id], task))
 
     def _fail(self, unit: int, error: str) -> None:
         log.error("unit %06d failed: %s", unit, error)
@@ -252,7 +258,7 @@ class Runner:
             age = max((now - begun for _, begun in tasks.values()), default=0.0)
             self.state.oldest_unit_seconds = max(self.state.oldest_unit_seconds, age)
             if self._options.unit_timeout and age > self._options.unit_timeout and slot in self._ready:
-                log.warning("worker %d has held a unit for %.0f s, over --unit-timeout: it is ended", slot, age)
+                log.warning("worker %d finished no unit for %.0f s, over --unit-timeout: it is ended", slot, age)
                 self._pool.kill(slot)
 
     def _check_reject_rate(self) -> None:

@@ -49,7 +49,8 @@ def make_stage(config: EncodeConfig) -> Stage:
     segments = load_manifest(corpus.child("segments"))
     described = describe_encoder(config.encoder)
     settings: dict[str, Any] = {
-        "encoder": described,
+        # The weights count, not where they lie.
+        "encoder": {name: value for name, value in described.items() if name != "encoder"},
         "dtype": config.dtype,
         "store_dtype": config.store_dtype,
         "token_budget": config.token_budget or "auto",

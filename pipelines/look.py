@@ -67,7 +67,7 @@ def verify_corpus(root: str, level: str) -> dict[str, Any]:
     if checked is None:
         raise UnknownNameError("level", level, LEVELS)
     corpus = open_corpus(root, allow_partial=True)
-    stages = []
+    stages: list[dict[str, Any]] = []
     for name in corpus.stages:
         files = corpus.files.child(name)
         commits = read_commits(files)
@@ -105,7 +105,7 @@ def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> d
     peaks = dict.fromkeys(measures, 0.0)
     for batch in data.batches(langs=[lang], splits=splits, columns=["doc_id", "sent_idx", *measures]):
         sentences += len(batch)
-        documents += pc.run_end_encode(batch.table["doc_id"].combine_chunks()).values.__len__()
+        documents += len(pc.run_end_encode(batch.table["doc_id"].combine_chunks()).values)
         for name in measures:
             column = batch.table[name].cast(pa.float64() if name != "truncated" else pa.int64())
             sums[name] += pc.sum(column).as_py() or 0

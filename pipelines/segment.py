@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
-from lcm_data.documents import Columns, Inputs, ReadOptions, ScannedSlice, list_inputs, number_rows, pieces, scan
+from lcm_data.documents import Columns, Inputs, ReadOptions, list_inputs
+from lcm_data.documents.detect import LanguageDetector
 from lcm_data.languages import parse_language
 from lcm_data.progress import Show, silent
 from lcm_data.segment import load_segmenter
 from lcm_data.splits import SplitRule
 from lcm_data.store.files import open_files
-from lcm_data.store.plan import Plan, Unit
+from lcm_data.store.plan import Plan
 from lcm_data.workers.segment import SegmentWorker
 from pipelines.config import VerbConfig
+from pipelines.scanning import Scanning, plan_units
 from pipelines.stage import Report, Stage, run_stage
 
 
@@ -54,14 +55,17 @@ class SegmentConfig(VerbConfig):
         return SplitRule(self.validation, self.test, self.split_seed)
 
 
-def make_stage(config: SegmentConfig) -> Stage:
-    """Describe the stage; raises if the inputs or the segmenter are not to be had."""
+def make_stage(config: SegmentConfig, show: Show = silent, *, workers_scan: bool = False) -> Stage:
+    """Describe the stage; raises if the inputs or the segmenter are not to be had.
+
+    With ``workers_scan`` a large input is scanned by the workers, who leave files in the stage until the plan is made.
+    """
     inputs = list_inputs(config.inputs)
     target = open_files(config.corpus).child("segments")
     fingerprint = load_segmenter(config.segmenter, config.segmenter_model).fingerprint
     settings: dict[str, Any] = {
         "columns": asdict(config.columns),
-        "lang": config.fixed_lang or "detected",
+        "lang": config.fixed_lang or f"detected by {LanguageDetector.fingerprint}",
         "min_lang_score": config.min_lang_score,
         "segmenter": fingerprint,
         "max_chars": config.max_chars,
@@ -73,7 +77,8 @@ def make_stage(config: SegmentConfig) -> Stage:
     provenance = {"segmenter": fingerprint, "max_chars": str(config.max_chars)}
 
     def make_plan() -> Plan:
-        units = plan_units(inputs, config, read_options)
+        scanning = Scanning(target, inputs, config.columns, read_options, config.fixed_lang, config.unit_bytes)
+        units = plan_units(scanning, config.run_options if workers_scan else None, show)
         notes = {"provenance": provenance, "skipped": list(inputs.skipped)}
         return Plan("segments", settings, _fingerprints(inputs), units, notes)
 
@@ -99,46 +104,8 @@ def _fingerprints(inputs: Inputs) -> dict[str, str]:
     return {file.name: f"{file.size} bytes, {file.fingerprint}" for file in inputs.files}
 
 
-def plan_units(inputs: Inputs, config: SegmentConfig, options: ReadOptions) -> tuple[Unit, ...]:
-    """Cut the inputs into units of about ``unit_bytes`` and note which of their rows repeat an earlier id.
-
-    One pass over the input; the driver holds 16 bytes a document.
-    """
-    scanned: list[ScannedSlice] = []
-    for piece in pieces(inputs.files):
-        scanned += scan(
-            piece,
-            config.columns,
-            slice_bytes=config.unit_bytes,
-            default_lang=config.fixed_lang,
-            options=options,
-        )
-    scanned.sort(key=lambda each: (each.slice.uri, each.slice.start))
-    slices = number_rows([each.slice for each in scanned])
-    repeated = repeated_keys([each.keys for each in scanned])
-    units = []
-    for number, (part, rows) in enumerate(zip(slices, repeated, strict=True)):
-        spec: dict[str, Any] = {"slice": part.to_json()}
-        if rows:
-            spec["duplicates"] = rows
-        units.append(Unit(number, part.num_rows, spec))
-    return tuple(units)
-
-
-def repeated_keys(keys: list[np.ndarray[Any, np.dtype[np.uint64]]]) -> list[list[int]]:
-    """For each slice the rows whose key (two numbers; zeros for none) stands in an earlier row of the input."""
-    if not keys:
-        return []
-    flat = np.concatenate(keys)
-    pairs = np.ascontiguousarray(flat).view([("high", np.uint64), ("low", np.uint64)]).reshape(-1)
-    _, first = np.unique(pairs, return_index=True)
-    repeated = flat.any(axis=1)
-    repeated[first] = False
-    ends = np.cumsum([len(each) for each in keys])
-    return [np.flatnonzero(part).tolist() for part in np.split(repeated, ends[:-1])]
-
-
 def run(config: SegmentConfig, show: Show = silent) -> Report:
     """Segment all documents that have no sentences yet."""
-    report = run_stage(make_stage(config), config.run_options, overwrite=config.overwrite, show=show)
+    stage = make_stage(config, show, workers_scan=True)
+    report = run_stage(stage, config.run_options, overwrite=config.overwrite, show=show)
     return replace(report, extra={"skipped_files": list_inputs(config.inputs).skipped})

@@ -44,7 +44,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Report:
-    """What a command did. ``units_done`` and ``seconds`` are of this run, the manifest is of the whole stage."""
+    """What a command did. The manifest is of the whole stage, everything else of this run.
+
+    ``busy_share`` is the share of the workers' time spent computing, ``peak_rss`` the largest worker in bytes.
+    """
 
     stage: str
     root: str
@@ -54,6 +57,7 @@ class Report:
     seconds: float
     rows_per_second: float
     busy_share: float
+    peak_rss: int
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -70,11 +74,11 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
         if overwrite:
             clear_stage(stage.files)
         plan = open_plan(stage)
-        commits = _resumable(stage.files)
+        commits = _resumable(stage.files, plan)
         before = set(commits)
         runner = Runner(plan, stage.make_worker(plan), commits, options)
         state = runner.run(show)
-        stage.files.remove_tree("_lcm/tmp")
+        stage.files.sweep()
         manifest = build_manifest(plan, state.commits)
         save_manifest(stage.files, manifest)
     seconds = time.monotonic() - begun
@@ -88,6 +92,7 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
         seconds=seconds,
         rows_per_second=sum(commit.rows_in for commit in done) / seconds,
         busy_share=busy_share(done, options.workers, seconds),
+        peak_rss=max((commit.peak_rss for commit in done), default=0),
     )
 
 
@@ -116,15 +121,16 @@ def clear_stage(files: Files) -> None:
             files.remove(path)
 
 
-def _resumable(files: Files) -> dict[int, Commit]:
+def _resumable(files: Files, plan: Plan) -> dict[int, Commit]:
     """Commits whose shards are still there; the records of others are removed so that their units are done again."""
-    files.remove_tree("_lcm/tmp")
+    files.sweep()
     commits = read_commits(files)
-    whole = intact(commits, files.list("data")) if commits else {}
-    for unit in commits.keys() - whole.keys():
+    whole = intact(commits, files.list("data"), plan.hash) if commits else {}
+    if len(whole) < len(plan.units):  # first of all: readers trust a manifest
+        files.remove(MANIFEST_PATH)
+    for unit in sorted(commits.keys() - whole.keys()):
         log.warning("unit %06d is done again: a shard of it is missing or has another size", unit)
         files.remove(commit_path(unit))
-        files.remove(MANIFEST_PATH)
     return whole
 
 

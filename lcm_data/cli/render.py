@@ -78,7 +78,8 @@ def report(result: Report, verb: str, json: bool) -> None:
     if result.units_done:
         pairs["this run"] = (
             f"{result.units_done} of {result.units} units in {result.seconds:.1f} s, "
-            f"{result.rows_per_second:,.0f} {noun}/s, workers busy {result.busy_share:.0%}"
+            f"{result.rows_per_second:,.0f} {noun}/s, workers busy {result.busy_share:.0%}, "
+            f"at most {size(result.peak_rss)} of memory each"
         )
     else:
         pairs["this run"] = "nothing left to do"

@@ -57,8 +57,10 @@ class Detection:
 class LanguageDetector:
     """Detects languages; built where it is used, it takes 15 MB and 0.2 s. Deterministic.
 
-    Measured on 1,033 documents in 35 languages and 3,691 sentences of 20-150 characters in 62 languages: 98% and 89%
-    right; of those with a score of at least 0.5 (96% and 88% of them) 99% and 95%.
+    Measured, as share with the right FLORES-200 code, and the same of guesses with a score of at least 0.5 (in
+    parentheses the share that has it): 1,033 software manuals in 35 languages 98.8%, 99.1% (96%); 3,691 lines of
+    software of 20-150 characters in 62 languages 88.6%, 95.0% (88%); 1,723 treebank sentences in 30 languages
+    98.7%, 99.3% (98%). Languages the model does not know, such as Oromo, can come out as others with scores up to 0.9.
     """
 
     fingerprint = "lid.176.ftz+script/1"
@@ -109,8 +111,6 @@ def _code(label: str, sample: str, shares: dict[str, float]) -> str | None:
     scripts = [script for script in shares if f"{language}_{script}" in LANGUAGE_NAMES and _has(script, shares)]
     if scripts:
         return f"{language}_{max(scripts, key=lambda script: shares[script])}"
-    if language == "jpn" and _has("Hani", shares):
-        return code
     # Kurdish and Azerbaijani are two FLORES languages each, told apart by the script.
     try:
         return parse_language(f"{label}-{max(shares, key=lambda script: shares[script])}")

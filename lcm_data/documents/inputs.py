@@ -87,6 +87,8 @@ def list_inputs(
     for pattern in patterns:
         for entry in _search(os.fspath(pattern), storage_options):
             found.setdefault(entry.uri, entry)
+            if not entry.uri.isascii() and entry.uri.encode("utf-8", "ignore").decode() != entry.uri:
+                raise InputError(f"the file name {entry.uri!r} is not UTF-8, and so cannot be an id. Rename it.")
     skipped = []
     formats: dict[str, tuple[str, str | None]] = {}
     for entry in found.values():
@@ -140,7 +142,7 @@ def _search(pattern: str, storage_options: Mapping[str, Any] | None) -> list[_Fo
         if fs.isfile(path):
             return [_Found(_uri(fs, path, pattern), path.rsplit("/", 1)[-1], explicit=True)]
         if fs.isdir(path):
-            root, matches = path, fs.find(path)
+            root, matches = path, _files_below(fs, path)
         elif _MAGIC & set(path):
             root, matches = _fixed_part(path), _glob(fs, path)
         else:
@@ -161,7 +163,27 @@ def _glob(fs: Any, pattern: str) -> list[str]:
         raise InputError(f"bad pattern {pattern!r}: {error}.") from error
     files: list[str] = []
     for match in matches:
-        files.extend(fs.find(match) if fs.isdir(match) else [match])
+        files.extend(_files_below(fs, match) if fs.isdir(match) else [match])
+    return files
+
+
+def _files_below(fs: Any, folder: str) -> list[str]:
+    """All files in a folder and those below it.
+
+    The local walk is ours: that of fsspec leaves out folders it may not list, and follows links in circles.
+    """
+    if "file" not in fs.protocol:
+        return list(fs.find(folder))
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    files: list[str] = []
+    seen: set[str] = set()
+    for at, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(at, name)) not in seen]
+        seen.update(os.path.realpath(os.path.join(at, name)) for name in ("", *folders))
+        files.extend(os.path.join(at, name) for name in names)
     return files
 
 

@@ -25,6 +25,7 @@ _HEAD_BYTES = 1 << 10
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
+_CLIENTS = {"botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "huggingface_hub", "httpx", "requests"}
 _EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs"), "hf": ("huggingface_hub", "hf")}
 
 
@@ -76,6 +77,11 @@ def storage_errors(uri: str) -> Iterator[None]:
         raise InputError(f"cannot read {uri!r}: {error}. Check the path and its permissions.") from error
     except OSError as error:
         raise StorageError(f"reading {uri!r} failed: {error}. Run the same command again to resume.") from error
+    except Exception as error:
+        # Missing credentials, unreachable endpoints and the like are no OSErrors in the clients of object stores.
+        if type(error).__module__.partition(".")[0] not in _CLIENTS:
+            raise
+        raise StorageError(f"reading {uri!r} failed: {error}. Check credentials and network, then resume.") from error
 
 
 def read_chunks(

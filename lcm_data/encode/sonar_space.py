@@ -13,15 +13,20 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lcm_data.encode.base import EncoderOptions, Prepared
-from lcm_data.errors import CheckpointError, MissingExtraError
-from lcm_data.sonar.checkpoint import ModelFiles, find_model, resolve_device
+from lcm_data.errors import CheckpointError, MissingExtraError, UsageError
+from lcm_data.sonar.checkpoint import ModelFiles, find_model, read_encoder_state, resolve_device
 from lcm_data.sonar.fingerprint import file_sha256
+
+if TYPE_CHECKING:
+    import torch
+
+    from lcm_data.sonar.config import TextEncoderConfig
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +56,14 @@ class SonarSpaceEncoder:
         self._pipeline = TextToEmbeddingModelPipeline(model, tokenizer, device=device, dtype=dtype)
         self._max_tokens = int(self._pipeline.model.encoder_frontend.pos_encoder.max_seq_len)
         self._budget = options.token_budget or TOKEN_BUDGETS.get(device.type, TOKEN_BUDGETS["cpu"])
-        self.dim = int(self._pipeline.model.encoder_frontend.model_dim)
+        described = self.describe(options)
+        self.dim = int(described["dim"])
         self.busy_seconds = 0.0
         self.num_ooms = 0
         self.provenance = {
-            **self.describe(options),
+            **described,
             "device": device.type,
             "token_budget": str(self._budget),
-            "max_seq_len": str(self._max_tokens),
-            "dim": str(self.dim),
         }
 
     @staticmethod
@@ -77,8 +81,6 @@ class SonarSpaceEncoder:
         try:
             encode = self._pipeline.tokenizer.create_encoder(lang=lang)
         except NotSupportedError as error:
-            from lcm_data.errors import UsageError
-
             raise UsageError(f"language {lang!r} is unknown to the model: {error}") from error
         full = np.fromiter((len(encode(text)) for text in texts), np.int32, len(texts))
         num_tokens = np.minimum(full, self._max_tokens).astype(np.int32)
@@ -121,16 +123,22 @@ class SonarSpaceEncoder:
 def reference_model(files: ModelFiles, dtype: Any) -> tuple[Any, Any]:
     """sonar-space's own network and tokenizer, holding the weights of ``files`` (on the CPU)."""
     _import_sonar()
-    from fairseq2.data.tokenizers import VocabularyInfo
     from fairseq2.models.nllb.tokenizer import NllbTokenizerConfig, load_nllb_tokenizer
+
+    layout = files.layout()
+    network = reference_network(layout.config, read_encoder_state(files.weights, layout), dtype)
+    tokenizer_config = NllbTokenizerConfig(langs=list(files.languages), default_lang=_DEFAULT_LANG)
+    return network, load_nllb_tokenizer(files.tokenizer, tokenizer_config)
+
+
+def reference_network(sizes: TextEncoderConfig, state: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """sonar-space's own network from its own factory, with the tensors of ``state`` (fairseq2's names)."""
+    _import_sonar()
+    from fairseq2.data.tokenizers import VocabularyInfo
     from sonar.models.sonar_text.config import SonarTextEncoderConfig
     from sonar.models.sonar_text.factory import SonarTextEncoderFactory
 
-    from lcm_data.sonar.checkpoint import read_encoder_state
-
-    layout = files.layout()
-    sizes = layout.config
-    # The network adds pad_idx + 1 = 2 positions to max_seq_len. The configuration object must not be used twice.
+    # The network adds pad_idx + 1 = 2 positions to max_seq_len, in the config object itself: never use one twice.
     config = SonarTextEncoderConfig(
         model_dim=sizes.model_dim,
         max_seq_len=sizes.max_tokens - 2,
@@ -144,11 +152,10 @@ def reference_model(files: ModelFiles, dtype: Any) -> tuple[Any, Any]:
         _from_fairseq=True,
     )
     network = SonarTextEncoderFactory(config).create_model()
-    network.load_state_dict(read_encoder_state(files.weights, layout))
+    network.load_state_dict(state)
     for parameter in network.parameters():  # not .to(dtype): that would round the position table too
         parameter.data = parameter.data.to(dtype)
-    tokenizer_config = NllbTokenizerConfig(langs=list(files.languages), default_lang=_DEFAULT_LANG)
-    return network.eval(), load_nllb_tokenizer(files.tokenizer, tokenizer_config)
+    return network.eval()
 
 
 def _import_sonar() -> str:
@@ -185,7 +192,8 @@ def _card_identity(name: str) -> dict[str, str]:
         raise CheckpointError(f"model {name}: no such file or folder, and no card of sonar-space ({error}).") from error
     except Exception as error:
         raise CheckpointError(f"cannot get the files of sonar-space's card {name} ({error}).") from error
-    layout = ModelFiles(name=name, weights=weights, tokenizer=tokenizer, hints={}).layout()
+    # Only the width and the maximum are read off here; the card, not we, knows the heads.
+    layout = ModelFiles(name=name, weights=weights, tokenizer=tokenizer, hints={"num_heads": 1}).layout()
     return {
         "encoder": name,
         "encoder_revision": file_sha256(weights),

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lcm_data.errors import CheckpointError, UsageError
-from lcm_data.quantize.tensorfile import canonical_json, map_tensors, write_file, write_tensors
+from lcm_data.quantize.tensorfile import as_bytes, canonical_json, map_tensors, write_file, write_tensors
 from lcm_data.quantize.vectors import Array, blocks, check_finite, check_matrix, nearest, valid_rows
 
 SCHEMA_VERSION = 1
@@ -77,7 +77,8 @@ class Codebook:
     """An RVQ codebook: ``tables_MKD`` float32 (possibly memory-mapped, never written) and its ``manifest``."""
 
     def __init__(self, tables_MKD: Array, manifest: Mapping[str, Any]) -> None:
-        assert tables_MKD.dtype == np.float32 and tables_MKD.ndim == 3
+        assert tables_MKD.dtype == np.float32
+        assert tables_MKD.ndim == 3
         self.tables_MKD = tables_MKD
         self.manifest: dict[str, Any] = dict(manifest)
         self.num_levels, self.num_units, self.dim = tables_MKD.shape
@@ -97,7 +98,9 @@ class Codebook:
             UsageError: wrong dtype or shape, more than 65536 units, or values that are not finite.
         """
         if tables_MKD.dtype != np.float32 or tables_MKD.ndim != 3 or 0 in tables_MKD.shape:
-            raise UsageError(f"tables: got {tables_MKD.dtype} {tables_MKD.shape}, expected float32 [levels, units, dim].")
+            raise UsageError(
+                f"tables: got {tables_MKD.dtype} {tables_MKD.shape}, expected float32 [levels, units, dim]."
+            )
         if tables_MKD.shape[1] > MAX_UNITS:
             raise UsageError(f"num_units: got {tables_MKD.shape[1]}, allowed: at most {MAX_UNITS} (codes are uint16).")
         check_finite(tables_MKD.reshape(-1, tables_MKD.shape[2]), "tables")
@@ -112,7 +115,7 @@ class Codebook:
             **asdict(provenance),
             "fit": dict(fit or {}),
             "quality": [asdict(level) for level in quality],
-            "tensor_sha256": hashlib.sha256(memoryview(tables_MKD)).hexdigest(),
+            "tensor_sha256": hashlib.sha256(as_bytes(tables_MKD)).hexdigest(),
         }
         # Through JSON once, so that a built and a loaded codebook are equal to the last type.
         return cls(tables_MKD, json.loads(canonical_json(manifest)))
@@ -132,22 +135,26 @@ class Codebook:
 
     # -- files ---------------------------------------------------------------------------------------------------
 
-    def save(self, directory: str | Path) -> None:
+    def save(self, directory: str | Path, *, replace: bool = False) -> None:
         """Write ``codebooks.safetensors`` and then ``manifest.json``; the same codebook gives the same bytes.
 
-        A directory without a matching manifest is not a codebook, so a crash in between leaves none.
+        A directory without a matching manifest is not a codebook, so a crash in between leaves none. ``replace``
+        allows another codebook to be overwritten; processes that have it mapped keep the old one.
 
         Raises:
-            UsageError: the directory holds another codebook.
+            UsageError: the directory holds another codebook and ``replace`` is not set.
+            CheckpointError: the directory holds something else that is called ``manifest.json``.
             StorageError: the file system refused.
         """
         folder = Path(directory)
-        if (folder / MANIFEST).exists():
+        if replace:
+            (folder / MANIFEST).unlink(missing_ok=True)
+        elif (folder / MANIFEST).exists():
             existing = _read_manifest(folder)["fingerprint"]
             if existing != self.fingerprint:
                 raise UsageError(
                     f"{folder} already holds another codebook ({existing[:12]}, this one is {self.fingerprint[:12]}). "
-                    "Codes made with it would lose their meaning: choose a new directory."
+                    "Codes made with it would lose their meaning: choose a new directory, or replace it on purpose."
                 )
         write_tensors(folder / TENSORS, {"codebooks": self.tables_MKD}, {"kind": KIND})
         manifest = {**self.manifest, "fingerprint": self.fingerprint}
@@ -176,7 +183,7 @@ class Codebook:
         codebook = cls(tables, manifest)
         if codebook.fingerprint != recorded:
             raise CheckpointError(f"{folder / MANIFEST} was changed after it was written: its fingerprint is wrong.")
-        if verify and hashlib.sha256(memoryview(tables)).hexdigest() != manifest["tensor_sha256"]:
+        if verify and hashlib.sha256(as_bytes(tables)).hexdigest() != manifest["tensor_sha256"]:
             raise CheckpointError(f"{folder / TENSORS} is damaged: its SHA-256 is not the recorded one. Copy it again.")
         return codebook
 
@@ -262,7 +269,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} does not describe a codebook (its kind is not {KIND!r}).")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{path} has schema version {manifest.get('schema_version')}, this program reads {SCHEMA_VERSION}. Update it."
+            f"{path} has schema version {manifest.get('schema_version')}, this program reads {SCHEMA_VERSION}. "
+            "Use the release of lcm-data that wrote it, or a newer one."
         )
     missing = {"num_levels", "num_units", "dim", "tensor_sha256", "fingerprint"} - manifest.keys()
     if missing:

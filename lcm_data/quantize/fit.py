@@ -27,7 +27,7 @@ from lcm_data.quantize import memory
 from lcm_data.quantize.codebook import MAX_UNITS, Codebook, LevelQuality, Provenance
 from lcm_data.quantize.faiss_setup import load_faiss
 from lcm_data.quantize.kmeans import TRAINERS, Trainer, assign
-from lcm_data.quantize.tensorfile import map_tensors, write_tensors
+from lcm_data.quantize.tensorfile import as_bytes, map_tensors, write_tensors
 from lcm_data.quantize.vectors import Array, blocks, check_finite, check_matrix
 from lcm_data.tables import resolve
 
@@ -109,12 +109,14 @@ def fit_codebook(
     dim = train_ND.shape[1]
     needed = estimate_memory(options, len(train_ND), dim, num_heldout=len(heldout_ND), overwrite=in_place)
     memory.require(needed, memory.available_memory())
-    logger.info("fit of %d x %d units on %d rows: memory %s", options.num_levels, options.num_units, len(train_ND), needed)
+    logger.info(
+        "fit of %d x %d units on %d rows: memory %s", options.num_levels, options.num_units, len(train_ND), needed
+    )
 
-    with _threads(options.threads) as threads:
+    with _threads(options.threads):
         residual = train_ND if in_place else _copy_float32(train_ND)
         heldout = _copy_float32(heldout_ND)
-        facts = _facts(residual, heldout, options, provenance, threads)
+        facts = _facts(residual, heldout, options, provenance)
         checkpoint = _Checkpoint(Path(checkpoint_dir), facts) if checkpoint_dir is not None else None
         tables, quality = _fit_levels(residual, heldout, options, progress, checkpoint)
     fit = {name: facts[name] for name in ("options", "engine", "train_rows", "heldout_rows")}
@@ -122,7 +124,11 @@ def fit_codebook(
 
 
 def _fit_levels(
-    residual_ND: Array, heldout_HD: Array, options: FitOptions, progress: Progress | None, checkpoint: _Checkpoint | None
+    residual_ND: Array,
+    heldout_HD: Array,
+    options: FitOptions,
+    progress: Progress | None,
+    checkpoint: _Checkpoint | None,
 ) -> tuple[Array, list[LevelQuality]]:
     trainer: Trainer = resolve(TRAINERS, options.trainer, "trainer")
     measure = _Measure(residual_ND, heldout_HD, options.num_units)
@@ -146,7 +152,7 @@ def _fit_levels(
 
 
 class _Measure:
-    """Subtracts one level after the other from the sample and the held-out rows, in place, and measures what is left."""
+    """Subtracts one level after the other from the sample and the held-out rows, in place, and measures the rest."""
 
     def __init__(self, residual_ND: Array, heldout_HD: Array, num_units: int) -> None:
         self._residual, self._heldout, self._original = residual_ND, heldout_HD, heldout_HD.copy()
@@ -240,27 +246,29 @@ def _copy_float32(x_ND: Array) -> Array:
     return result
 
 
-def _facts(train: Array, heldout: Array, options: FitOptions, provenance: Provenance, threads: int) -> dict[str, Any]:
-    """Everything the result depends on, as JSON."""
+def _facts(train: Array, heldout: Array, options: FitOptions, provenance: Provenance) -> dict[str, Any]:
+    """Everything the result depends on, as JSON; not the number of threads, which may change between two runs."""
     faiss = load_faiss()
+    chosen = asdict(options)
+    del chosen["threads"]
     return {
-        "options": {**asdict(options), "threads": threads},
+        "options": chosen,
         "engine": {"name": "faiss", "faiss": faiss.__version__, "numpy": np.__version__},
         "train_rows": len(train),
         "heldout_rows": len(heldout),
-        "train_hash": xxhash.xxh3_128_hexdigest(memoryview(train)),
-        "heldout_hash": xxhash.xxh3_128_hexdigest(memoryview(heldout)),
+        "train_hash": xxhash.xxh3_128_hexdigest(as_bytes(train)),
+        "heldout_hash": xxhash.xxh3_128_hexdigest(as_bytes(heldout)),
         "provenance": asdict(provenance),
     }
 
 
 @contextlib.contextmanager
-def _threads(wanted: int | None) -> Iterator[int]:
+def _threads(wanted: int | None) -> Iterator[None]:
     faiss = load_faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(wanted or before)
     try:
-        yield wanted or before
+        yield
     finally:
         faiss.omp_set_num_threads(before)
 

@@ -9,6 +9,7 @@ Shapes: N rows, K units, D dimensions.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from typing import Any, Protocol
 
@@ -92,7 +93,7 @@ def cluster_sums(x_ND: Array, ids_N: Array, num_units: int) -> tuple[Array, Arra
     order = np.argsort(ids_N, kind="stable")
     bounds = np.searchsorted(ids_N[order], np.arange(num_units + 1))
     sums = np.zeros((num_units, x_ND.shape[1]))
-    for unit, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for unit, (start, end) in enumerate(itertools.pairwise(bounds.tolist())):
         for rows in blocks(end - start):
             sums[unit] += x_ND[order[start + rows.start : start + rows.stop]].sum(axis=0, dtype=np.float64)
     return sums, np.diff(bounds)
@@ -115,7 +116,8 @@ def _pick_rows(x_ND: Array, num_units: int, rng: np.random.Generator) -> Array:
 
 def _unit(x: Array) -> Array:
     norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, norms, out=np.zeros_like(x), where=norms > 0).astype(np.float32)
+    unit: Array = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    return unit.astype(np.float32)
 
 
 def _means(sums: Array, counts: Array, previous: Array) -> Array:

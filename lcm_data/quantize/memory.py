@@ -33,6 +33,7 @@ class MemoryEstimate:
 
 
 def gigabytes(num_bytes: int) -> str:
+    """``num_bytes`` for people."""
     return f"{num_bytes / 1e9:.2f} GB"
 
 

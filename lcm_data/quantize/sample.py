@@ -32,7 +32,7 @@ def language_quotas(counts: Mapping[str, int], rows: int, alpha: float = 0.5) ->
     """
     if not 0 <= alpha <= 1 or rows < 0 or any(count < 0 for count in counts.values()):
         raise UsageError(f"alpha {alpha}, rows {rows}: allowed are alpha from 0 to 1 and counts of 0 or more.")
-    quotas: dict[str, int] = {lang: 0 for lang in sorted(counts)}
+    quotas: dict[str, int] = dict.fromkeys(sorted(counts), 0)
     open_langs = [lang for lang in quotas if counts[lang] > 0]
     left = min(rows, sum(counts.values()))
     while open_langs and left:
@@ -97,9 +97,8 @@ class RowSampler:
         self._dtype = np.dtype(dtype)
         self._seed = splitmix64(np.array([seed % 2**64], dtype=np.uint64))[0]
         total = sum(quotas.values())
-        share = heldout_rows / (total + heldout_rows) if heldout_rows else 0.0
         # Which side a row is on depends on its vector, so equal vectors are never on both.
-        self._heldout_below = np.uint64(int(share * (2**64 - 1)))
+        self._heldout_below = np.uint64(heldout_rows * (2**64 - 1) // max(total + heldout_rows, 1))
         heldout = _apportion(quotas, heldout_rows)
         self._pools = {lang: (_Pool(quotas[lang]), _Pool(heldout[lang])) for lang in self._setup[0]}
         self._seen = dict.fromkeys(self._setup[0], 0)
@@ -172,9 +171,7 @@ class RowSampler:
             )
         train_emb, train_sid = self._gather(0)
         heldout_emb, heldout_sid = self._gather(1)
-        return Sample(
-            train=train_emb, heldout=heldout_emb, train_sid=train_sid, heldout_sid=heldout_sid, counts=counts
-        )
+        return Sample(train=train_emb, heldout=heldout_emb, train_sid=train_sid, heldout_sid=heldout_sid, counts=counts)
 
     def _gather(self, side: int) -> tuple[Array, Array]:
         pools = [pools[side] for pools in self._pools.values() if pools[side].num_rows]

@@ -37,5 +37,7 @@ def load_codebook(root: str) -> Codebook:
             try:
                 Path(folder, name).write_bytes(files.read(name))
             except FileNotFoundError as error:
-                raise CheckpointError(f"no codebook at {root}: {name} is missing. Fit one with 'lcm-data quantize'.") from error
+                raise CheckpointError(
+                    f"no codebook at {root}: {name} is missing. Fit one with 'lcm-data quantize'."
+                ) from error
         return Codebook.load(folder)  # the mapped file stays readable after its folder is gone

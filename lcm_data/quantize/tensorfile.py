@@ -40,8 +40,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], meta: Mapping[str, A
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    parts = [len(text).to_bytes(8, "little"), text, *(memoryview(np.ascontiguousarray(t)) for t in tensors.values())]
+    parts = [len(text).to_bytes(8, "little"), text, *(as_bytes(tensor) for tensor in tensors.values())]
     write_file(path, parts)
+
+
+def as_bytes(array: Array) -> memoryview:
+    """The bytes of an array in row order, without copying if it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def write_file(path: Path, parts: list[Any]) -> None:

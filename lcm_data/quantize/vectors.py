@@ -78,7 +78,8 @@ def nearest(x_ND: Array, table_KD: Array, metric: Literal["l2", "dot"] = "l2") -
     The score is the squared distance (``l2``) or the inner product (``dot``, where larger is nearer). Both matrices
     are float32; neither is copied, and no N x K block is built whatever N is.
     """
-    assert x_ND.dtype == np.float32 and table_KD.dtype == np.float32
+    assert x_ND.dtype == np.float32
+    assert table_KD.dtype == np.float32
     faiss = load_faiss()
     scores, ids = faiss.knn(x_ND, table_KD, 1, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
     return ids[:, 0], scores[:, 0]

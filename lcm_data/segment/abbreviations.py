@@ -298,3 +298,10 @@ CASELESS = _set(
 DASH_DIALOGUE = _set("be bg bs ca cs da el es et fi fr gl hr hu it lt lv mk nb nn pl pt ro ru sk sl sr sv uk vi")
 # Company forms and the like, in MAYBE, that stand inside names: they end a sentence only before one of STARTERS.
 IN_NAMES = _set("inc ltd co corp llc jr sr gmbh kg ag")
+# Languages without lists of their own, written with the abbreviations of a larger neighbour.
+_PAIRS = (
+    "nn:nb ast:es oc:ca scn:it vec:it lmo:it fur:it lij:it sc:it szl:pl ltg:lv tt:ru ba:ru tg:ru ky:ru mn:ru crh:tr "
+    "bho:hi mai:hi mag:hi awa:hi hne:hi sa:hi as:bn jv:id su:id min:id ban:id bjn:id ace:id bug:id ceb:tl ilo:tl "
+    "pag:tl war:tl ps:fa sd:ur ug:ar ckb:ar"
+)
+AS_IN: dict[str, str] = dict(pair.split(":") for pair in _PAIRS.split())

@@ -6,7 +6,7 @@ Splitting documents into paragraphs, checking what a segmenter returns and cappi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 Span: TypeAlias = tuple[int, int]
@@ -48,3 +48,9 @@ class ScoredSegmenter(Segmenter, Protocol):
     def segment_scored(self, paragraphs: Sequence[str], lang: str) -> list[tuple[list[Span], Sequence[float]]]:
         """As ``segment``, with one number in [0, 1] a character: the probability that a sentence ends after it."""
         ...
+
+
+def spans_between(cuts: Iterable[int], length: int) -> list[Span]:
+    """Return the spans that ``cuts`` (in any order) make of ``length`` characters; they cover all of them."""
+    ends = sorted({cut for cut in cuts if 0 < cut < length})
+    return list(zip([0, *ends], [*ends, length], strict=True)) if length else []

@@ -102,11 +102,16 @@ def _places(text: str, start: int, end: int, limit: int) -> Iterator[tuple[int, 
         while next_start < end and text[next_start].isspace():
             next_start += 1
         # A combining mark may sit on the last space; such a space is no place to cut.
-        if next_start > stop and next_start < end and _GRAPHEME.match(text, next_start - 1).end() > next_start:
+        if next_start > stop and next_start < end and _grapheme_end(text, next_start - 1) > next_start:
             continue
         yield stop, next_start
         if stop > limit:
             return
+
+
+def _grapheme_end(text: str, start: int) -> int:
+    match = _GRAPHEME.match(text, start)
+    return match.end() if match else start
 
 
 def _cut_cost(text: str, stop: int, next_start: int) -> float:

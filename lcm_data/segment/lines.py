@@ -1,6 +1,6 @@
 """Single line breaks inside a paragraph: does the sentence end there, or was the text only wrapped?
 
-Blank lines are paragraph ends and never get here.
+Blank lines are paragraph ends, which ``document`` takes out first; where one does get here, a sentence ends.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def line_ends(text: str) -> list[int]:
     ends = []
     for start, line, following in zip(starts[1:], lines, lines[1:], strict=False):
         first = _FIRST_WORD.match(following)
-        if first is None or not line:
+        if first is None:
             continue
-        if not _ITEM.match(following):
+        if line and not _ITEM.match(following):
             word = first.group(1)
             if word[0].islower() and not "\u10d0" <= word[0] <= "\u10ff":
                 continue

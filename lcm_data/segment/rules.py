@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lcm_data.segment import abbreviations as words
-from lcm_data.segment.base import Span
+from lcm_data.segment.base import Span, spans_between
 from lcm_data.segment.codes import iso1
 from lcm_data.segment.lines import line_ends
-from lcm_data.segment.unspaced import korean_ends, thai_ends, tibetan_ends
+from lcm_data.segment.unspaced import korean_ends, thai_ends, tibetan_ends, urdu_ends
 
 # Marks that end a sentence only before a space, and marks that do so anywhere.
 _SPACED = ".!?…‼⁇⁈⁉؟"
@@ -41,8 +41,18 @@ _DOTTED = re.compile(r"(?:[^\W\d_]{1,2}[.])+[^\W\d_]{1,2}")
 _AFTER_MARK = re.compile(r"[.!?:։。][\"'”»)]*\s+[\"'“«„(]*([^\W\d_])")
 _DASHES = ("-", "–", "—", "―", "--")
 _NUMERALS = frozenset("0123456789IVXLCХІ")
+_MORE_ENDS: dict[str, Callable[[str], list[int]]] = {
+    "bo": tibetan_ends,
+    "dz": tibetan_ends,
+    "ko": korean_ends,
+    "lo": thai_ends,
+    "th": thai_ends,
+    "ur": urdu_ends,
+}
 _SMALL = 2
 _TINY = 6
+_BRACKETS_AND_QUOTES = frozenset(')]}"”’»')
+_REACH = 60  # how far back a word or a bracket is looked for, so that time stays linear
 _LAST_PART = re.compile(r"(?<=[.'’])[^.'’]+$")
 _THOUSANDS = re.compile(r"\d{3}(?!\w)")
 _SHORT_PARTS = re.compile(r"(?:[^\s.]{1,5}\.)+[^\s.]{1,5}")
@@ -102,25 +112,22 @@ def _rules(lang: str) -> _Rules:
 
 
 def _listed(table: dict[str, str], lang: str) -> frozenset[str]:
-    return frozenset(f"{table['']} {table.get(lang, '')}".split())
+    own = table.get(lang) or table.get(words.AS_IN.get(lang, ""), "")
+    return frozenset(f"{table['']} {own}".split())
 
 
 def _spans(text: str, rules: _Rules) -> list[Span]:
     ends = _mark_ends(text, rules)
     if "\n" in text or "\r" in text:
         ends += line_ends(text)
-    if rules.lang in ("th", "lo"):
-        ends += thai_ends(text)
-    elif rules.lang == "ko":
-        ends += korean_ends(text)
-    elif rules.lang in ("bo", "dz"):
-        ends += tibetan_ends(text)
-    spans, start = [], 0
-    for end in sorted({*ends, len(text)}):
-        if start < end:
-            spans.append((start, end))
-            start = end
-    return spans
+    more = _MORE_ENDS.get(rules.lang)
+    if more is not None:
+        ends += more(text)
+    cuts: list[int] = []
+    for end in sorted(ends):
+        if not text[cuts[-1] if cuts else 0 : end].isspace():  # a line break right after a mark ends nothing more
+            cuts.append(end)
+    return spans_between(cuts, len(text))
 
 
 def _mark_ends(text: str, rules: _Rules) -> list[int]:
@@ -232,6 +239,8 @@ def _tight_end(text: str, pos: int, end: int, rules: _Rules) -> int:
 
 def _stop_ends(text: str, start: int, pos: int, nxt: int, rules: _Rules) -> int:
     """Whether the single full stop at ``pos`` ends a sentence, with ``text[nxt]`` the next letter, not a small one."""
+    if text[pos - 1] in _BRACKETS_AND_QUOTES and pos - 1 > start:
+        return 1  # "(see Annex V). Then": what the bracket holds is no abbreviation of ours
     begin, word = _word_before(text, start, pos)
     spaced = not word
     if spaced:  # tokenized text: "TP . HCM"
@@ -244,17 +253,19 @@ def _stop_ends(text: str, start: int, pos: int, nxt: int, rules: _Rules) -> int:
         return 0
     if spaced:
         return 1
-    if _NUMBERED.fullmatch(word) and text[start:begin].strip(" \n\t\"'“„«([*")[-1:] in ("", ":"):
+    if _NUMBERED.fullmatch(word) and text[max(start, begin - _REACH) : begin].strip(" \n\t\"'“„«([*")[-1:] in ("", ":"):
         return 0  # "2." at the start: a list item's number
-    if text[pos + 1] in ")]" and rules.caseless and "(" in text[start + 1 : pos]:
+    if text[pos + 1] in ")]" and rules.caseless and text.rfind("(", max(start + 1, pos - _REACH), pos) > 0:
         return 0
     if rules.caseless and _SHORT_PARTS.fullmatch(word):
         return 0
     if word.isdigit():
         return _number_ends(text, word, nxt, rules)
-    # One letter, in Indic scripts with its dependent signs: an initial.
-    single = word[:1].isalpha() and (len(word) == 1 or not any(map(str.isalnum, word[1:])))
-    if lower in rules.maybe and (not single or text[start:begin].rstrip()[-1:] in _NUMERALS):
+    # An initial: one letter, in Dravidian scripts with its vowel sign ("கே. சுப்பராயன்").
+    single = word[:1].isalpha() and (
+        len(word) == 1 or (rules.lang in ("kn", "ml", "ta") and not any(map(str.isalnum, word[1:])))
+    )
+    if lower in rules.maybe and (not single or text[max(start, begin - _REACH) : begin].rstrip()[-1:] in _NUMERALS):
         return not rules.starters or lower not in words.IN_NAMES or _starter(text, nxt, rules)
     if single or _DOTTED.fullmatch(word):
         return _starter(text, nxt, rules)
@@ -262,6 +273,7 @@ def _stop_ends(text: str, start: int, pos: int, nxt: int, rules: _Rules) -> int:
 
 
 def _word_before(text: str, start: int, pos: int) -> tuple[int, str]:
+    start = max(start, pos - _REACH)
     begin = max(text.rfind(" ", start, pos), text.rfind("\n", start, pos), start - 1) + 1
     return begin, text[begin:pos].lstrip("\"'“”‘’„«»([{¿¡-–—*").rstrip(")]\"'")
 
@@ -306,7 +318,7 @@ def _small_ends(text: str, match: re.Match[str], rules: _Rules, small_starts: bo
 
 def _is_abbreviated(text: str, pos: int, rules: _Rules) -> bool:
     word = _word_before(text, 0, pos)[1].lower()
-    return word in rules.never or word in rules.maybe or word in rules.number or len(word) == 1 or "." in word
+    return word in rules.never or word in rules.number or len(word) == 1 or "." in word
 
 
 def _has_small_starts(text: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcm_data.errors import CheckpointError, MissingExtraError, UsageError
-from lcm_data.segment.base import Span
+from lcm_data.segment.base import Span, spans_between
 from lcm_data.segment.codes import iso1
 
 if TYPE_CHECKING:
@@ -73,21 +73,21 @@ class SpacySegmenter:
             UsageError: the model is for another language.
         """
         nlp = self._pipeline(lang)
-        spans: list[list[Span]] = [[] for _ in paragraphs]
+        cuts: list[list[int]] = [[] for _ in paragraphs]
         starts = dict.fromkeys(range(len(paragraphs)), 0)
         # Long paragraphs go in chunks: what spaCy takes for the last sentence of a chunk is read again with the next.
         while starts:
             chunks = [paragraphs[i][start : start + _CHUNK_CHARS] for i, start in starts.items()]
             for (i, start), doc in zip(list(starts.items()), nlp.pipe(chunks), strict=True):
-                found = [(start + sent.start_char, start + sent.end_char) for sent in doc.sents]
+                found = [start + sent.start_char for sent in doc.sents]
                 if start + _CHUNK_CHARS >= len(paragraphs[i]):
                     del starts[i]
                 elif len(found) > 1:
-                    starts[i] = found.pop()[0]
+                    starts[i] = found[-1]
                 else:
                     starts[i] += _CHUNK_CHARS  # one "sentence" of a whole chunk: it is cut here, and later capped
-                spans[i] += found
-        return spans
+                cuts[i] += found
+        return [spans_between(found, len(text)) for found, text in zip(cuts, paragraphs, strict=True)]
 
     def _pipeline(self, lang: str) -> Language:
         code = iso1(lang)

@@ -1,4 +1,4 @@
-"""Sentence ends that no mark tells: Thai and Lao (spaces), Tibetan (a mark for every clause), Korean (verb endings).
+"""Sentence ends that no mark tells: Thai, Lao (spaces), Tibetan (a mark for every clause), Korean, Urdu (verbs).
 
 These are heuristics with figures well below those of marked scripts; a trained segmenter does better for Thai.
 """
@@ -48,8 +48,11 @@ _TIBETAN_END = re.compile(
 
 _KOREAN_END = re.compile(
     "(?<=[가-힣])(?:니다|[네세]요|[아어여해예에워려군구데죠지]요|나요|더라고요|[가-힣]죠|[려여아어해]줘|시오|[었았했였겠]다)"
-    "[~^ㅋㅎㅠㅜ!]*(?: [~^ㅋㅎㅠㅜ!]+)*(?= )"
+    "[~^ㅋㅎㅠㅜ!]*(?: [~^ㅋㅎㅠㅜ!]+)*(?=\\s)"
 )
+
+# Urdu is often typed with a hyphen for its full stop: after a verb that ends clauses (is, are, was, went, will).
+_URDU_END = re.compile(r"\b(?:ہے|ہیں|ہوں|تھا|تھی|تھے|تھیں|گیا|گئی|گئے|گا|گی|گے) ?-(?=\s)")
 
 
 def thai_ends(text: str) -> list[int]:
@@ -76,3 +79,8 @@ def korean_ends(text: str) -> list[int]:
 def tibetan_ends(text: str) -> list[int]:
     """Return the ends of Tibetan or Dzongkha sentences: a double shad, or a shad after a word that closes one."""
     return [match.end() for match in _TIBETAN_END.finditer(text)]
+
+
+def urdu_ends(text: str) -> list[int]:
+    """Return the ends of Urdu sentences closed by a hyphen."""
+    return [match.end() for match in _URDU_END.finditer(text)]

@@ -6,6 +6,8 @@ put into place by hand instead; messages say where.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import re
@@ -86,7 +88,9 @@ def model_weights(name: str) -> Path:
     try:
         return _hub_weights(match["repo"], match["revision"] or "main")
     except CheckpointError as error:
-        raise CheckpointError(f"model {name}: no such file or folder, and as a Hugging Face repository: {error}") from error
+        raise CheckpointError(
+            f"model {name}: no such file or folder, and as a Hugging Face repository: {error}"
+        ) from error
 
 
 def nllb_tokenizer(*, beside: Path) -> Path:
@@ -106,20 +110,30 @@ def _get(remote: RemoteFile, folder: Path) -> Path:
 
 
 def _hub_weights(repo: str, revision: str) -> Path:
-    """Weights of a Hub repository with its config and tokenizer, if it has them, in the same folder."""
+    """Weights of a Hub repository with its config and tokenizer, if it has them, in the same folder.
+
+    Once complete, the files are used as they are, without asking the Hub again: a branch that moves must not change
+    the model in the middle of a corpus, and a machine that lost its network keeps working.
+    """
     folder = cache_dir() / "models" / f"{repo.replace('/', '--')}@{revision.replace('/', '--')}"
+    note = folder / "complete.json"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        known = Path(json.loads(note.read_text())["weights"])
+        if known.is_file():
+            return known
     for file_name in _HUB_EXTRAS:
         try:
             _hub_file(repo, revision, file_name, folder)
         except NotOnServerError:
             logger.debug("%s has no %s", repo, file_name)
-    new = not any((folder / file_name).is_file() for file_name in _HUB_WEIGHTS)
     try:
         weights = _hub_file(repo, revision, _HUB_WEIGHTS[0], folder)
     except NotOnServerError:
         weights = _hub_file(repo, revision, _HUB_WEIGHTS[1], folder)
-    if new:
-        logger.warning("downloaded %s: %s", repo, LICENCE_NOTE)
+    logger.warning("downloaded %s: %s", repo, LICENCE_NOTE)
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({"weights": str(weights)}))
     return weights
 
 
@@ -144,4 +158,3 @@ def _hub_file(repo: str, revision: str, file_name: str, folder: Path) -> Path:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(f"cannot get {file_name} of {repo} ({first}). Put it into {folder} by hand.") from error
-

@@ -42,7 +42,8 @@ class Commit:
     """What a finished unit left behind. ``rows_in`` equals ``rows_done`` plus all rejects, always.
 
     ``rows_in`` and ``rows_done`` count the rows of the unit's input: documents for ``segment``, sentences for
-    ``encode`` and ``quantize``. ``stats`` holds sums (tokens, characters, ...), ``timings`` seconds per step.
+    ``encode`` and ``quantize``. ``stats`` holds sums (tokens, characters, ...), ``timings`` seconds per step,
+    ``peak_rss`` the most bytes of memory the worker process had used up to then.
     """
 
     unit: int
@@ -54,6 +55,7 @@ class Commit:
     rejects_sha256: str = ""
     stats: dict[str, float] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    peak_rss: int = 0
     host: str = ""
     finished: float = 0.0
 
@@ -70,10 +72,12 @@ class Commit:
 
 
 def commit_path(unit: int) -> str:
+    """Path of a unit's commit record inside its stage."""
     return f"{STATE}/commits/{unit:06d}.json"
 
 
 def rejects_path(unit: int) -> str:
+    """Path of a unit's reject rows inside its stage; there is no such file when there are none."""
     return f"{STATE}/rejects/{unit:06d}.jsonl"
 
 
@@ -94,10 +98,12 @@ def publish_unit(
     commit = Commit(**known)
     assert commit.rows_in == commit.rows_done + sum(commit.rejects.values()), "a unit lost rows"
     earlier = read_commit(files, commit.unit)
-    if earlier is not None:
+    if earlier is not None and earlier.plan_hash == commit.plan_hash:
         return earlier
     if lines:
         files.write(rejects_path(commit.unit), lines)
+    else:  # an attempt that was killed before its commit may have had some
+        files.remove(rejects_path(commit.unit))
     for file, path, _ in shards:
         files.publish(file, path)
     if files.create(commit_path(commit.unit), _to_json(commit)):
@@ -108,19 +114,21 @@ def publish_unit(
 def _settle_race(files: Files, ours: Commit) -> Commit:
     """Two workers published the same unit at the same moment: keep the record that describes what is on disk."""
     theirs = read_commit(files, ours.unit)
-    if theirs is None or theirs.content == ours.content:
-        return theirs or ours
-    for shard in ours.shards:
-        if hashlib.sha256(files.read(shard.path)).hexdigest() != shard.sha256:
-            return theirs
+    same_plan = theirs is not None and theirs.plan_hash == ours.plan_hash
+    if theirs and same_plan and (theirs.content == ours.content or not _are_on_disk(files, ours.shards)):
+        return theirs
     files.write(commit_path(ours.unit), _to_json(ours))
     return ours
+
+
+def _are_on_disk(files: Files, shards: Iterable[ShardInfo]) -> bool:
+    return all(hashlib.sha256(files.read(shard.path)).hexdigest() == shard.sha256 for shard in shards)
 
 
 def read_commit(files: Files, unit: int) -> Commit | None:
     """The commit of ``unit``, None if it has none."""
     try:
-        return parse_commit(files.read(commit_path(unit)))
+        return _load(files, commit_path(unit))
     except FileNotFoundError:
         return None
 
@@ -129,11 +137,15 @@ def read_commits(files: Files) -> dict[int, Commit]:
     """All commits of a stage by unit number."""
     paths = sorted(path for path in files.list(f"{STATE}/commits") if path.endswith(".json"))
     with ThreadPoolExecutor(16) as pool:  # an object store answers each in tens of milliseconds
-        return {commit.unit: commit for commit in map(parse_commit, pool.map(files.read, paths))}
+        return {commit.unit: commit for commit in pool.map(lambda path: _load(files, path), paths)}
 
 
-def parse_commit(data: bytes) -> Commit:
-    """Read a commit record.
+def _load(files: Files, path: str) -> Commit:
+    return parse_commit(files.read(path), f"{files.root}/{path}")
+
+
+def parse_commit(data: bytes, where: str) -> Commit:
+    """Read a commit record; ``where`` names it in the message.
 
     Raises:
         VerificationError: the record is damaged.
@@ -143,7 +155,10 @@ def parse_commit(data: bytes) -> Commit:
         fields["shards"] = tuple(ShardInfo(**shard) for shard in fields["shards"])
         return Commit(**fields)
     except (ValueError, TypeError, KeyError) as error:
-        raise VerificationError(f"a commit record is damaged ({error}): {data[:100]!r}. Delete it and rerun.") from error
+        raise VerificationError(
+            f"the commit record {where} is damaged ({error}). Delete this file and run the same command again: only "
+            "its unit is done anew."
+        ) from error
 
 
 def read_rejects(files: Files, unit: int) -> list[dict[str, Any]]:

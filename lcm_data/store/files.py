@@ -24,7 +24,15 @@ _ADVICE = {
     errno.EDQUOT: "the disk quota is used up. Free some space",
     errno.EROFS: "the file system is read-only. Make it writable",
     errno.EACCES: "permission denied. Check the owner and mode of the folder",
+    errno.ENOLCK: "the file system has no file locks. Mount it with locking, or use another folder",
     errno.EPERM: "the operation is not permitted. Check the owner and mode of the folder",
+}
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
+"""Answers of file systems without hard links (exFAT, some FUSE mounts): there, check and write are two steps."""
+_NEEDS_FILE = {"read", "list", "delete"}
+_STORAGE_PACKAGES = {
+    *("adlfs", "aiobotocore", "aiohttp", "asyncio", "azure", "botocore", "fsspec", "gcsfs", "google", "httpx"),
+    *("huggingface_hub", "requests", "s3fs", "urllib3"),
 }
 
 
@@ -74,6 +82,10 @@ class Files(Protocol):
         """A private local folder to build a file in before it is published; gone afterwards."""
         ...
 
+    def sweep(self) -> None:
+        """Delete the scratch folders and half-written files that killed processes left behind."""
+        ...
+
 
 def open_files(root: str | os.PathLike[str]) -> Files:
     """The tree at ``root``: a local path, ``file://``, or any URL fsspec knows (``s3://``, ``gs://``, ``memory://``)."""
@@ -85,16 +97,18 @@ def open_files(root: str | os.PathLike[str]) -> Files:
 
 @contextlib.contextmanager
 def storage_errors(action: str, where: str) -> Iterator[None]:
-    """Turn errors of the file system into one line; ``FileNotFoundError`` and ``FileExistsError`` pass."""
+    """Turn errors of the file system into one line; a file that is not there to be read or deleted passes."""
     try:
         yield
-    except (FileNotFoundError, FileExistsError, LcmDataError):
+    except LcmDataError:
         raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and action in _NEEDS_FILE:
+            raise
         advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}. Check the storage")
         raise StorageError(f"cannot {action} {where}: {advice}, then run the same command again to resume.") from error
     except Exception as error:
-        if type(error).__module__.split(".")[0] not in {"botocore", "aiobotocore", "gcsfs", "aiohttp", "adlfs"}:
+        if type(error).__module__.split(".")[0] not in _STORAGE_PACKAGES:
             raise
         raise StorageError(
             f"cannot {action} {where}: {error}. Check credentials and network, then run the same command again."
@@ -131,6 +145,10 @@ class LocalFiles:
                 os.link(temporary, self._path(path))
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS or self._path(path).exists():
+                    raise
+                os.replace(temporary, self._path(path))
             _sync_folder(self._path(path).parent)
             return True
 
@@ -159,20 +177,22 @@ class LocalFiles:
 
     def size(self, path: str) -> int | None:
         try:
-            return self._path(path).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            with storage_errors("read", str(self._path(path))):
+                return self._path(path).stat().st_size
+        except FileNotFoundError:
             return None
 
     def list(self, prefix: str = "") -> dict[str, int]:
-        found: dict[str, int] = {}
-        for folder, _, names in os.walk(self._path(prefix)):
-            relative = Path(folder).relative_to(self.root)
+        with storage_errors("list", str(self._path(prefix))):
+            found = {path.relative_to(self.root).as_posix(): size for path, size in self._walk(prefix)}
+        return {path: size for path, size in found.items() if not _is_temporary(path.rpartition("/")[2])}
+
+    def _walk(self, prefix: str) -> Iterator[tuple[Path, int]]:
+        # A folder that cannot be listed must not look empty: its units would be taken for undone.
+        for folder, _, names in os.walk(self._path(prefix), onerror=_unless_missing):
             for name in names:
-                if name.endswith(".tmp") and name.startswith("."):
-                    continue
                 with contextlib.suppress(FileNotFoundError):
-                    found[(relative / name).as_posix()] = Path(folder, name).stat().st_size
-        return found
+                    yield Path(folder, name), Path(folder, name).stat().st_size
 
     def remove(self, path: str) -> None:
         with storage_errors("delete", str(self._path(path))):
@@ -195,6 +215,22 @@ class LocalFiles:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        self.remove_tree("_lcm/tmp")
+        with storage_errors("list", self.root):
+            for path, _ in self._walk(""):
+                if _is_temporary(path.name):
+                    path.unlink(missing_ok=True)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -223,8 +259,8 @@ class RemoteFiles:
 
             protocol = self.root.partition("://")[0]
             try:
-                # Listings must show what other processes wrote a moment ago.
-                self._fs = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+                # Listings must show what other processes wrote a moment ago. The connection itself is shared.
+                self._fs = fsspec.filesystem(protocol, use_listings_cache=False)
             except ImportError as error:
                 extra = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}.get(protocol, "s3")
                 raise MissingExtraError(f"{protocol}:// URLs", str(error), extra) from error
@@ -247,6 +283,10 @@ class RemoteFiles:
             self.fs.pipe_file(self._url(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
+        # S3 (If-None-Match) and GCS (ifGenerationMatch=0) decide this on the server. Some S3-compatible servers
+        # ignore the condition; asking first leaves them a race of milliseconds, which the callers settle.
+        if self.size(path) is not None:
+            return False
         with storage_errors("write", self._url(path)):
             try:
                 self.fs.pipe_file(self._url(path), data, mode="create")
@@ -290,5 +330,10 @@ class RemoteFiles:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="lcm-data-") as folder:
-            yield Path(folder)
+        with storage_errors("write", tempfile.gettempdir()):
+            folder = tempfile.TemporaryDirectory(prefix="lcm-data-")
+        with folder:
+            yield Path(folder.name)
+
+    def sweep(self) -> None:
+        self.remove_tree("_lcm/tmp")

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lcm_data.errors import CorpusBusyError, StorageError
 from lcm_data.store.files import Files, LocalFiles, storage_errors
 
+log = logging.getLogger("lcm_data.lock")
+
 LOCK_PATH = "_lcm/lock.json"
 HEARTBEAT_SECONDS, STALE_SECONDS = 10.0, 60.0
+_TAKEOVER_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -51,16 +57,23 @@ def is_locked(files: Files) -> bool:
     return False
 
 
-def _owner() -> dict[str, str | int | float]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "beat": time.time()}
+def _owner(token: str) -> bytes:
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "beat": time.time(), "token": token}
+    return json.dumps(owner).encode()
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    """The holder a lock names, empty if it is damaged."""
+    try:
+        holder = json.loads(content)
+        return {"host": str(holder["host"]), "pid": int(holder["pid"]), **holder}
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def _busy(files: Files, content: bytes) -> CorpusBusyError:
-    try:
-        holder = json.loads(content)
-        who = f"process {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError):
-        who = "another process"
+    holder = _parse(content)
+    who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
     return CorpusBusyError(
         f"{files.root} is being written by {who}. Wait until it ends or stop it; a second run would only be in its way."
     )
@@ -81,47 +94,68 @@ def _local_lock(files: LocalFiles) -> Iterator[None]:
             except BlockingIOError as error:
                 raise _busy(files, stream.read()) from error
             stream.truncate(0)
-            stream.write(json.dumps(_owner()).encode())
+            stream.write(_owner(uuid.uuid4().hex))
             stream.flush()
         yield
 
 
 @contextlib.contextmanager
 def _remote_lock(files: Files) -> Iterator[None]:
-    _acquire_remote(files)
+    token = uuid.uuid4().hex
+    _acquire_remote(files, token)
     stop = threading.Event()
-    beat = threading.Thread(target=_heartbeat, args=(files, stop), daemon=True)
+    beat = threading.Thread(target=_heartbeat, args=(files, token, stop), daemon=True)
     beat.start()
     try:
         yield
     finally:
         stop.set()
         beat.join()
-        files.remove(LOCK_PATH)
+        with contextlib.suppress(StorageError):  # the run is over; a lock left behind goes stale
+            if _is_ours(_content(files), token):
+                files.remove(LOCK_PATH)
 
 
-def _acquire_remote(files: Files) -> None:
+def _acquire_remote(files: Files, token: str) -> None:
+    content = b""
     for _ in range(2):
-        if files.create(LOCK_PATH, json.dumps(_owner()).encode()):
+        created = files.create(LOCK_PATH, _owner(token))
+        content = _content(files)
+        # A create whose answer was lost is sent again and then meets itself.
+        if created or _is_ours(content, token):
             return
-        try:
-            content = files.read(LOCK_PATH)
-        except FileNotFoundError:
-            continue
-        if not _abandoned(content):
-            raise _busy(files, content)
-        files.remove(LOCK_PATH)
-    raise _busy(files, b"")
+        if content and not _abandoned(content):
+            break
+        _take_over(files, token)
+        content = _content(files)
+        if _is_ours(content, token):
+            return
+    raise _busy(files, content)
+
+
+def _take_over(files: Files, token: str) -> None:
+    log.warning("%s: the lock of a dead run is taken over", files.root)
+    files.write(LOCK_PATH, _owner(token))
+    # Of several runs that do this at the same moment the last writer wins, and all of them see it.
+    time.sleep(_TAKEOVER_SECONDS)
+
+
+def _content(files: Files) -> bytes:
+    try:
+        return files.read(LOCK_PATH)
+    except FileNotFoundError:
+        return b""
+
+
+def _is_ours(content: bytes, token: str) -> bool:
+    return _parse(content).get("token") == token
 
 
 def _abandoned(content: bytes) -> bool:
-    try:
-        holder = json.loads(content)
-    except ValueError:
+    holder = _parse(content)
+    if not holder or (holder["host"] == socket.gethostname() and not _alive(holder["pid"])):
         return True
-    if holder["host"] == socket.gethostname() and not _alive(holder["pid"]):
-        return True
-    return bool(time.time() - holder["beat"] > STALE_SECONDS)
+    return bool(time.time() - float(holder.get("beat", 0.0)) > STALE_SECONDS)
 
 
 def _alive(pid: int) -> bool:
@@ -134,8 +168,12 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _heartbeat(files: Files, stop: threading.Event) -> None:
+def _heartbeat(files: Files, token: str, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
         # A missed beat is not fatal: the next one comes before the lock goes stale.
         with contextlib.suppress(StorageError):
-            files.write(LOCK_PATH, json.dumps(_owner()).encode())
+            content = _content(files)
+            if content and not _is_ours(content, token):
+                log.error("%s: another run took over the lock while this one was unreachable", files.root)
+                return
+            files.write(LOCK_PATH, _owner(token))

@@ -89,8 +89,10 @@ def load_manifest(files: Files, allow_partial: bool = False) -> Manifest:
         return Manifest(**fields)
     except FileNotFoundError:
         pass
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise VerificationError(f"{files.root}/{MANIFEST_PATH} is damaged: {error}. Rerun the stage to rebuild it.") from error
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise VerificationError(
+            f"{files.root}/{MANIFEST_PATH} is damaged ({error}). Run the stage again to rebuild it."
+        ) from error
     plan = load_plan(files)
     if plan is None:
         raise InputError(f"{files.root} holds no finished stage: there is no {MANIFEST_PATH}. Run that stage first.")

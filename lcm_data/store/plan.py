@@ -62,7 +62,8 @@ class Plan:
 
 def save_plan(files: Files, plan: Plan) -> None:
     """Write the plan; it must exist before any unit runs."""
-    files.write(PLAN_PATH, orjson.dumps({"schema": SCHEMA_VERSION, "hash": plan.hash, **asdict(plan)}))
+    content = {"schema": SCHEMA_VERSION, "hash": plan.hash, **asdict(plan)}
+    files.write(PLAN_PATH, orjson.dumps({**content, "checksum": _checksum(content)}))
 
 
 def load_plan(files: Files) -> Plan | None:
@@ -72,22 +73,29 @@ def load_plan(files: Files) -> Plan | None:
         PlanMismatchError: the stage was written by another layout version.
         VerificationError: the file is damaged.
     """
+    where = f"{files.root}/{PLAN_PATH}"
     try:
-        data = json.loads(files.read(PLAN_PATH))
+        data = dict(json.loads(files.read(PLAN_PATH)))
+        version, checksum = data["schema"], data.pop("checksum", "")
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise VerificationError(f"{files.root}/{PLAN_PATH} is damaged: {error}. Use --overwrite to start anew.") from error
-    if data["schema"] != SCHEMA_VERSION:
+    except (ValueError, TypeError, KeyError) as error:
+        raise VerificationError(
+            f"{where} is damaged ({error}). Restore it, or use --overwrite to start anew."
+        ) from error
+    if version != SCHEMA_VERSION:
         raise PlanMismatchError(
-            f"{files.root} has layout version {data['schema']}, this version of lcm-data writes {SCHEMA_VERSION}. "
+            f"{files.root} has layout version {version}, this version of lcm-data writes {SCHEMA_VERSION}. "
             "Use a new folder, or --overwrite to start anew."
         )
+    if checksum != _checksum(data):
+        raise VerificationError(f"{where} was edited or damaged. Restore it, or use --overwrite to start anew.")
     units = tuple(Unit(**unit) for unit in data["units"])
-    plan = Plan(data["stage"], data["config"], data["inputs"], units, data["notes"])
-    if plan.hash != data["hash"]:
-        raise VerificationError(f"{files.root}/{PLAN_PATH} was edited. Restore it, or use --overwrite to start anew.")
-    return plan
+    return Plan(data["stage"], data["config"], data["inputs"], units, data["notes"])
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def check_same(plan: Plan, config: Mapping[str, Any], inputs: Mapping[str, str], where: str) -> None:
@@ -101,7 +109,7 @@ def check_same(plan: Plan, config: Mapping[str, Any], inputs: Mapping[str, str],
     if lines:
         raise PlanMismatchError(
             f"{where} was made with other settings or inputs:\n" + "\n".join(_shorten(lines)) + "\n"
-            "Run with the settings above on the left, write to a new folder, or add --overwrite to start this stage anew."
+            "Run with the settings on the left, write to a new folder, or add --overwrite to start this stage anew."
         )
 
 

@@ -7,16 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import pyarrow as pa
-
-from lcm_data.store.commits import Commit
+from lcm_data.errors import StorageError, VerificationError
+from lcm_data.store.commits import Commit, rejects_path
 from lcm_data.store.files import Files
-from lcm_data.store.shard import ShardInfo, open_shard
+from lcm_data.store.shard import ShardInfo, open_shard, sha256_of
 
 Level = Literal["size", "footer", "hash"]
 LEVELS: tuple[Level, ...] = ("size", "footer", "hash")
-
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -46,17 +43,29 @@ def verify_stage(files: Files, commits: Mapping[int, Commit], level: Level = "ha
                 what = "its content changed (SHA-256 differs)"
             if what:
                 yield Problem(shard.path, unit, what)
+        if level == "hash" and (what := _rejects_problem(files, commit)):
+            yield Problem(rejects_path(unit), unit, what)
     for path in sorted(set(present) - known):
         yield Problem(path, None, "no commit names this file")
 
 
-def intact(commits: Mapping[int, Commit], present: Mapping[str, int]) -> dict[int, Commit]:
-    """The commits whose shards are all in the listing ``present`` with their recorded size."""
+def intact(commits: Mapping[int, Commit], present: Mapping[str, int], plan_hash: str) -> dict[int, Commit]:
+    """The commits of this plan whose shards are all in the listing ``present`` with their recorded size."""
     return {
         unit: commit
         for unit, commit in commits.items()
-        if all(present.get(shard.path) == shard.bytes for shard in commit.shards)
+        if commit.plan_hash == plan_hash and all(present.get(shard.path) == shard.bytes for shard in commit.shards)
     }
+
+
+def _rejects_problem(files: Files, commit: Commit) -> str:
+    try:
+        content = files.read(rejects_path(commit.unit))
+    except FileNotFoundError:
+        content = b""
+    if (hashlib.sha256(content).hexdigest() if content else "") == commit.rejects_sha256:
+        return ""
+    return "the reject rows changed (SHA-256 differs)" if content else "the file is missing"
 
 
 def _size_problem(shard: ShardInfo, size: int | None) -> str:
@@ -69,15 +78,12 @@ def _footer_problem(files: Files, shard: ShardInfo) -> str:
     try:
         with open_shard(files, shard.path) as opened:
             rows = opened.metadata.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        return f"it cannot be opened as Parquet: {error}"
+    except (StorageError, VerificationError) as error:
+        return f"it cannot be opened as Parquet: {error.__cause__ or error}"
     return "" if rows == shard.rows else f"it has {rows} rows, recorded are {shard.rows}"
 
 
 def _sha256(files: Files, path: str) -> str:
-    digest = hashlib.sha256()
     source = files.open(path)
     with open(source, "rb") if isinstance(source, str) else source as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_of(stream)

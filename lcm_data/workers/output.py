@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -53,9 +55,15 @@ def commit_output(
             rejects=dict(sorted(Counter(reject.reason for reject in rejects).items())),
             stats=output.stats,
             timings={**output.timings, "write": time.perf_counter() - start},
+            peak_rss=_peak_rss(),
             finished=time.time(),
         )
         return publish_unit(files, commit, shards, rejects)
+
+
+def _peak_rss() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def each_or_error(

@@ -1,4 +1,4 @@
-"""Entry point of a local worker process: ``python -m lcm_data.workers.process FD`` with an inherited connection.
+"""What a local worker process runs: ``main`` with the file descriptor of an inherited connection.
 
 The parent sends the pickled worker, then tasks; the child answers ``("ready", None)`` or ``("broken", text)``, then
 outcomes. When the parent dies its end of the connection closes and the child ends at once.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,9 @@ from lcm_data.workers.base import STEPS, Harness, Task
 
 def main(descriptor: int) -> None:
     """Serve tasks until the parent closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it lets running units commit
+    # Stop signals are the driver's, which lets running units commit; batch systems send them to every process.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     connection = Connection(descriptor)
     sending = threading.Lock()
 
@@ -37,7 +38,7 @@ def main(descriptor: int) -> None:
     try:
         harness = Harness(connection.recv())
         harness.setup()
-    except EOFError:
+    except (EOFError, OSError):
         os._exit(1)
     except LcmDataError as error:
         send("broken", error)
@@ -50,10 +51,6 @@ def main(descriptor: int) -> None:
     try:
         while (task := connection.recv()) is not None:
             pool.submit(do, task)
-    except EOFError:
+    except (EOFError, OSError):  # a reset, if the parent died before it had read an outcome
         os._exit(1)
     pool.shutdown()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

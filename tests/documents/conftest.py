@@ -65,7 +65,7 @@ def corpus() -> Callable[..., Corpus]:
     def make(
         *,
         text: str = "text",
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002 (the name of the option)
         lang: str | None = None,
         slice_bytes: int = 1 << 20,
         piece_bytes: int = 1 << 20,

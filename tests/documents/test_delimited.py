@@ -123,7 +123,9 @@ def test_slices_add_up_to_the_file(corpus, pack, records, slice_bytes, suffix, l
 
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=st.lists(st.sampled_from([b'"', b",", b"\n", b"\r", b"a", b"\xff", b" "]), max_size=40), size=st.integers(1, 9))
+@given(
+    body=st.lists(st.sampled_from([b'"', b",", b"\n", b"\r", b"a", b"\xff", b" "]), max_size=40), size=st.integers(1, 9)
+)
 def test_any_bytes_are_cut_the_same(corpus, body, size):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.csv")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 
@@ -81,10 +82,32 @@ def test_name_with_wildcards_is_a_file(tmp_path):
     assert names(tmp_path / "a[1]*.jsonl") == ["a[1]*.jsonl"]
 
 
-def test_links_in_a_circle(tmp_path):
+def test_links(tmp_path):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "a.txt").write_text("x")
+    (tmp_path / "in" / "sub" / "circle").symlink_to(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.txt").write_text("x")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "out")
+    assert names(tmp_path / "in") == ["a.txt", "link/b.txt"]
+    (tmp_path / "in" / "broken.txt").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"cannot read .*broken\.txt"):
+        list_inputs([tmp_path / "in"])
+
+
+def test_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("x")
-    (tmp_path / "loop").symlink_to(tmp_path)
-    assert names(tmp_path) == ["a.txt"]
+    (tmp_path / "closed").mkdir()
+    listing = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match="Permission denied"):
+        list_inputs([tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -102,11 +125,23 @@ def test_nothing_to_read(tree, pattern, message):
         list_inputs([tree / pattern])
 
 
+def test_file_name_that_is_not_utf8(tmp_path):
+    (tmp_path / "é.txt").write_text("x")
+    assert names(tmp_path) == ["é.txt"]
+    try:
+        with open(os.fsencode(tmp_path) + b"/\xff.txt", "w"):
+            pass
+    except OSError:
+        pytest.skip("this file system has only UTF-8 names")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        list_inputs([tmp_path])
+
+
 def test_unknown_protocols():
     with pytest.raises(InputError, match="Protocol not known"):
         list_inputs(["nope://x/a.jsonl"])
-    if "gcsfs" not in {entry.name for entry in os.scandir(os.path.dirname(os.path.dirname(fsspec.__file__)))}:
-        with pytest.raises(MissingExtraError, match="'gcsfs'.*pip install 'lcm-data\\[gcs\\]'"):
+    if importlib.util.find_spec("gcsfs") is None:
+        with pytest.raises(MissingExtraError, match=r"'gcsfs'.*pip install 'lcm-data\[gcs\]'"):
             list_inputs(["gs://x/a.jsonl"])
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_utf16_is_refused(corpus, tmp_path):
 def test_wrong_text_column_is_refused(corpus, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": "a", "url": "u"}\n' * 10)
-    with pytest.raises(InputError, match="They have: content, url. Name the one of the text with --text-column"):
+    with pytest.raises(InputError, match=r"They have: content, url\. Name the one of the text with --text-column"):
         corpus().slices(path)
     path.write_text('{"content": "a"}\n' * 9 + '{"text": "a"}\n' + '{"content": "a"}\n' * 9)
     assert len(corpus().rows(path)) == 19
@@ -215,5 +216,5 @@ def test_slices_add_up_to_the_file(corpus, pack, lines, ending, slice_bytes, pie
             assert row.text == json.loads(line)["text"]
     for found in scanned:
         assert found.slice.num_rows == len(found.keys)
-    for one, two in zip(scanned, scanned[1:], strict=False):
+    for one, two in itertools.pairwise(scanned):
         assert one.slice.stop <= two.slice.start

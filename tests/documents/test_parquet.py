@@ -63,7 +63,11 @@ def test_ids(corpus, tmp_path, ids, expected):
 @pytest.mark.parametrize(
     ("columns", "kwargs", "message"),
     [
-        ({"content": ["a"], "n": [1]}, {}, r"no column 'text'. Columns: content \(string\), n \(int64\).*--text-column"),
+        (
+            {"content": ["a"], "n": [1]},
+            {},
+            r"no column 'text'. Columns: content \(string\), n \(int64\).*--text-column",
+        ),
         ({"text": [1]}, {}, "the text column 'text' has type int64"),
         ({"text": [["a"]]}, {}, "has type list<"),
         ({"text": ["a"], "id": [["a"]]}, {}, "the id column 'id'.*--id-column"),

@@ -6,7 +6,7 @@ from lcm_data.documents import Document, Reject
 def test_one_document_a_file(corpus, tmp_path, as_texts, pack):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfOne.\r\nTwo.\r\n")
-    (tmp_path / "b.md").write_bytes("# Drei\n".encode())
+    (tmp_path / "b.md").write_bytes(b"# Drei\n")
     (tmp_path / "sub" / "c.txt.gz").write_bytes(pack("Vier €".encode(), ".gz"))
     (tmp_path / "d.txt").write_bytes(b"")
     (tmp_path / "e.txt").write_bytes(b"\xe9t\xe9")

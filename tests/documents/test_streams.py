@@ -55,7 +55,7 @@ def test_truncated_file_is_an_error(corpus, tmp_path, pack, suffix):
     path = tmp_path / f"a.jsonl{suffix}"
     for size in (0, 3, len(data) // 4, len(data) // 2 + 1, len(data) - 3, len(data) - 1):
         path.write_bytes(data[:size])
-        with pytest.raises(InputError, match="ends too early, after .* the file is truncated"):
+        with pytest.raises(InputError, match=r"ends too early, after .* the file is truncated"):
             corpus().slices(path)
 
 

@@ -1,9 +1,12 @@
-"""Our encoder and tokenizer against sonar-space itself, in one process (``make parity``; skipped where it is missing)."""
+"""Our encoder and tokenizer against sonar-space itself, in one process (``make parity``; skipped without it)."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import numpy as np
 import pytest
 
 from lcm_data.encode import EncoderOptions, load_encoder
+from lcm_data.sonar.checkpoint import find_model
+from lcm_data.sonar.fingerprint import file_sha256
 
 pytestmark = [
     pytest.mark.parity,
@@ -29,7 +34,7 @@ def golden() -> Path:
 def texts() -> list[str]:
     """Words in several scripts, and noise over all of Unicode, of very different lengths."""
     rng = random.Random(5)
-    words = "the sea of stars Привет мир 你好 世界 नमस्ते مرحبا sentence 42 3.14 e\u0301".split()
+    words = ["the", "sea", "of", "stars", "Привет", "мир", "你好", "世界", "नमस्ते", "مرحبا", "42", "3.14", "e\u0301"]
     plain = [" ".join(rng.choices(words, k=rng.choice([1, 2, 5, 9, 20, 60, 250]))) for _ in range(60)]
     noise = []
     for _ in range(300):
@@ -51,7 +56,7 @@ def folder(request: pytest.FixtureRequest, golden: Path, tmp_path_factory: pytes
 
 
 @pytest.mark.parametrize("lang", LANGS)
-def test_vectors(folder: Path, texts: list[str], lang: str, record_property: pytest.FixtureRequest) -> None:
+def test_vectors(folder: Path, texts: list[str], lang: str) -> None:
     ours, theirs = (
         load_encoder(EncoderOptions(model=str(folder), backend=backend, device="cpu"))
         for backend in ("native", "sonar-space")
@@ -70,7 +75,6 @@ def test_token_ids_and_decoding(golden: Path, texts: list[str], lang: str) -> No
     import torch
 
     from lcm_data.encode.sonar_space import reference_model
-    from lcm_data.sonar.checkpoint import find_model
     from lcm_data.sonar.tokenizer import SonarTokenizer
 
     files = find_model(golden)
@@ -105,3 +109,38 @@ def test_half_precision_stays_close_to_the_reference(folder: Path, texts: list[s
         errors[backend] = float(np.linalg.norm(vectors - wanted) / np.linalg.norm(wanted))
     print(f"\n{folder.name} bfloat16 relative error: {errors}")
     assert errors["native"] < 1.2 * errors["sonar-space"]
+
+
+def test_a_card_of_sonar_space_itself(golden: Path, tmp_path: Path) -> None:
+    """Loaded by sonar-space's own loader, in a process of its own: cards are read once, at import."""
+    vocab_size = find_model(golden).layout().config.vocab_size
+    card = f"""name: my_sonar_encoder
+base: text_sonar_basic_encoder
+checkpoint: {golden / "model.safetensors"}
+tokenizer: {golden / "sentencepiece.model"}
+model_config:
+  _set_:
+    model_dim: 48
+    num_encoder_layers: 3
+    num_encoder_attn_heads: 4
+    ffn_inner_dim: 96
+    vocab_info: {{size: {vocab_size}, unk_idx: 1, bos_idx: 2, eos_idx: 3, pad_idx: 1}}
+"""
+    (tmp_path / "cards.yaml").write_text(card)
+    code = f"""
+import numpy as np
+from lcm_data.encode import EncoderOptions, load_encoder
+texts = ["Hello Paul", "", "La mer."]
+vectors = []
+for backend, model in (("sonar-space", "my_sonar_encoder"), ("native", {str(golden)!r})):
+    encoder = load_encoder(EncoderOptions(model=model, backend=backend, device="cpu"))
+    vectors.append(encoder.embed(encoder.prepare(texts, "fra_Latn")))
+    print(encoder.provenance)
+assert np.abs(vectors[0] - vectors[1]).max() < 1e-6
+"""
+    environment = {**os.environ, "FAIRSEQ2_USER_ASSET_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    provenance = done.stdout.splitlines()
+    revision = file_sha256(golden / "model.safetensors")
+    assert all(revision in line for line in provenance)

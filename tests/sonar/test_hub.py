@@ -85,6 +85,35 @@ def test_a_hub_repository_loads_without_the_hub_package(
     assert find_model(name).tokenizer.name == "sentencepiece.bpe.model"  # from the cache, without the server
 
 
+def test_the_hub_package_is_used_when_it_is_there(
+    tiny: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What huggingface_hub does is its own; here a file it would return, and the errors it would raise."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    publish(tiny, tmp_path / "snapshot")
+    asked = []
+
+    def download(repo: str, file_name: str, *, revision: str) -> str:
+        asked.append((repo, file_name, revision))
+        if file_name == "model.safetensors" and repo == "owner/offline":
+            raise LocalEntryNotFoundError("no network")
+        if not (tmp_path / "snapshot" / file_name).is_file():
+            raise EntryNotFoundError(f"404 {file_name}")
+        return str(tmp_path / "snapshot" / file_name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert load_text_encoder("hf:owner/repo@v2", device="cpu").dim == 32
+    assert asked[-1] == ("owner/repo", "model.safetensors", "v2")
+    num_asked = len(asked)
+    assert find_model("hf:owner/repo@v2").hints["num_heads"] == 4
+    assert len(asked) == num_asked  # the second time without the Hub
+    with pytest.raises(CheckpointError, match=r"cannot reach.*put it into .*owner--offline@main"):
+        find_model("hf:owner/offline")
+    assert not (own_cache / "models" / "owner--offline@main" / "complete.json").exists()
+
+
 @pytest.mark.usefixtures("no_hub_package")
 def test_a_repository_that_does_not_exist(site: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", site[1])
