@@ -34,7 +34,9 @@ def mixture(num_rows: int, dim: int, seed: int, components: int = 200) -> Array:
     rotation = np.linalg.qr(shared.standard_normal((dim, dim)))[0]
     share = 1 / np.arange(1, components + 1)
     rng = np.random.default_rng(seed)
-    rows = rng.standard_normal((num_rows, dim)) * spread + means[rng.choice(components, num_rows, p=share / share.sum())]
+    rows = (
+        rng.standard_normal((num_rows, dim)) * spread + means[rng.choice(components, num_rows, p=share / share.sum())]
+    )
     return np.ascontiguousarray((rows * np.exp(0.3 * rng.standard_normal((num_rows, 1)))) @ rotation, dtype=np.float32)
 
 

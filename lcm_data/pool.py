@@ -40,7 +40,7 @@ class PoolOptions:
 
     @property
     def threads_per_worker(self) -> int:
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
+        return self.threads or max(1, num_cores() // self.workers)
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Pool(Protocol):
     def close(self) -> None:
         """End all workers."""
         ...
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def thread_environment(threads: int) -> dict[str, str]:
@@ -284,7 +289,7 @@ def connect_ray(options: PoolOptions) -> bool:
     quiet: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
     try:
         if address in (None, "local"):
-            cores = max(options.workers * (options.threads or 1), len(os.sched_getaffinity(0)))
+            cores = max(options.workers * (options.threads or 1), num_cores())
             ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)

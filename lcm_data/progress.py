@@ -41,7 +41,7 @@ def describe(state: RunState, noun: str) -> str:
     """One line: units, rows, rate, time left, and what needs attention."""
     rate, eta = rate_and_eta(state)
     parts = [f"{len(state.commits)}/{state.total_units} units", f"{state.rows:,}/{state.total_rows:,} {noun}"]
-    parts += [f"{rate:,.0f} {noun}/s", f"{_duration(eta)} left" if eta is not None else "starting"]
+    parts += ["starting"] if eta is None else [f"{rate:,.0f} {noun}/s", f"{_duration(eta)} left"]
     rejected = sum(state.rejects.values())
     parts += [f"{rejected:,} rejected"] if rejected else []
     parts += [f"{len(state.failed)} units failed"] if state.failed else []

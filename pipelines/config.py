@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lcm_data.errors import UnknownNameError, UsageError
+from lcm_data.pool import POOLS
 from lcm_data.runner import RunOptions
 
 C = TypeVar("C", bound=BaseModel)
@@ -28,6 +29,14 @@ class VerbConfig(BaseModel):
     unit_timeout: float = Field(0.0, ge=0, description="Seconds a worker may hold a unit; 0 for no limit.")
     max_reject_rate: float = Field(0.1, ge=0, le=1, description="Share of rejected rows that aborts the run.")
     overwrite: bool = Field(False, description="Delete what the stage holds and start anew.")
+
+    @field_validator("executor")
+    @classmethod
+    def _known_executor(cls, name: str | None) -> str | None:
+        """Refused here, before a stage begins."""
+        if name is not None and name not in POOLS and ":" not in name:
+            raise UnknownNameError("executor", name, POOLS)
+        return name
 
     @property
     def run_options(self) -> RunOptions:

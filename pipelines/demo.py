@@ -43,7 +43,13 @@ def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print
         raise UsageError(f"the demo writes to a local folder, got {corpus!r}.")
     with as_file(files("lcm_data") / "assets" / "demo") as documents:
         say("1/5  segment: documents to sentences")
-        reports = [segment.run(segment.SegmentConfig(inputs=[str(documents)], corpus=corpus, validation=0, test=0.2, overwrite=overwrite))]
+        reports = [
+            segment.run(
+                segment.SegmentConfig(
+                    inputs=[str(documents)], corpus=corpus, validation=0, test=0.2, overwrite=overwrite
+                )
+            )
+        ]
     model = f"{target.root}/{MODEL_FOLDER}"
     say("2/5  a small SONAR encoder with random weights, NOT trained: its vectors carry no meaning")
     _write_model(corpus, model)
@@ -52,7 +58,9 @@ def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print
     say("4/5  normalize: the scale of the space")
     normalize.run(normalize.NormalizeConfig(corpus=corpus, overwrite=overwrite))
     say(f"5/5  quantize: embeddings to {_LEVELS} codes of {_UNITS} units each")
-    reports.append(quantize.run(quantize.QuantizeConfig(corpus=corpus, levels=_LEVELS, units=_UNITS, overwrite=overwrite)))
+    reports.append(
+        quantize.run(quantize.QuantizeConfig(corpus=corpus, levels=_LEVELS, units=_UNITS, overwrite=overwrite))
+    )
     return DemoResult(reports, _languages(corpus), _example(corpus), corpus)
 
 

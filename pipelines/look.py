@@ -21,7 +21,9 @@ from lcm_data.store.manifest import MANIFEST_PATH, build_manifest
 from lcm_data.store.plan import load_plan
 from lcm_data.store.verify import LEVELS, verify_stage
 
-_SHOWN_VECTOR = 4
+_MEASURES = ("n_chars", "n_tokens", "truncated", "norm", "resid_norm")
+_IN_TABLES = ("lang", "doc_id", "sent_idx", "text", "n_chars", "n_tokens", "norm", "codes", "resid_norm")
+_REJECTS_SHOWN = 100
 
 
 def corpus_status(root: str) -> list[dict[str, Any]]:
@@ -70,12 +72,15 @@ def verify_corpus(root: str, level: str) -> dict[str, Any]:
     stages: list[dict[str, Any]] = []
     for name in corpus.stages:
         files = corpus.files.child(name)
-        commits = read_commits(files)
+        plan, commits = load_plan(files), read_commits(files)
+        assert plan is not None
         problems = [dataclasses.asdict(problem) for problem in verify_stage(files, commits, checked)]
         shards = sum(len(commit.shards) for commit in commits.values())
         rows = sum(commit.rows_out for commit in commits.values())
-        stages.append({"stage": name, "shards": shards, "rows": rows, "problems": problems})
-    return {"corpus": root, "level": level, "problems": sum(len(stage["problems"]) for stage in stages), "stages": stages}
+        units = {"units": len(plan.units), "units_done": len(commits)}
+        stages.append({"stage": name, **units, "shards": shards, "rows": rows, "problems": problems})
+    found = sum(len(stage["problems"]) for stage in stages)
+    return {"corpus": root, "level": level, "problems": found, "stages": stages}
 
 
 def _pick(root: str, stage: str | None) -> tuple[Corpus, StageData]:
@@ -99,7 +104,7 @@ def statistics(
 
 
 def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> dict[str, Any]:
-    measures = [name for name in ("n_chars", "n_tokens", "truncated", "norm", "resid_norm") if name in data.schema.names]
+    measures = [name for name in _MEASURES if name in data.schema.names]
     documents = sentences = 0
     sums = dict.fromkeys(measures, 0.0)
     peaks = dict.fromkeys(measures, 0.0)
@@ -124,16 +129,16 @@ def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> d
 def head_rows(
     root: str, stage: str | None, num_rows: int, langs: Sequence[str] | None, splits: Sequence[str] | None
 ) -> dict[str, Any]:
-    """The first rows."""
+    """The first rows with all their columns; ``columns`` are those that fit a terminal."""
     _, data = _pick(root, stage)
     rows = itertools.islice(_rows(data, langs, splits), num_rows)
-    return {"title": f"{data.manifest.stage} of {root}", "rows": list(rows)}
+    return {"title": f"{data.manifest.stage} of {root}", "columns": _IN_TABLES, "rows": list(rows)}
 
 
 def document_rows(
     root: str, stage: str | None, doc_id: str, langs: Sequence[str] | None, splits: Sequence[str] | None
 ) -> dict[str, Any]:
-    """All rows of a document, in every language it has.
+    """All rows of a document, in every language it has, as ``head_rows`` gives them.
 
     Raises:
         InputError: there is no such document.
@@ -147,7 +152,7 @@ def document_rows(
             f"no document {doc_id!r} in {data.files.root}. 'lcm-data inspect {root} --head 5' shows ids as they are; "
             "'--rejects' shows what was left out."
         )
-    return {"title": f"document {doc_id} in {data.manifest.stage} of {root}", "rows": rows}
+    return {"title": f"document {doc_id} in {data.manifest.stage} of {root}", "columns": _IN_TABLES, "rows": rows}
 
 
 def _document_in(data: StageData, path: str, doc_id: str) -> list[dict[str, Any]]:
@@ -157,37 +162,35 @@ def _document_in(data: StageData, path: str, doc_id: str) -> list[dict[str, Any]
     source = data.files.open(path)
     table = pq.read_table(source, filters=filters, partitioning=None)
     split, lang = (part.split("=")[1] for part in path.split("/")[1:3])
-    return [_shown(row, lang, split) for row in table.to_pylist()]
+    return [_plain(row, lang, split) for row in table.to_pylist()]
 
 
 def _rows(data: StageData, langs: Sequence[str] | None, splits: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     for batch in data.batches(64, langs=langs, splits=splits):
         for row in batch.table.to_pylist():
-            yield _shown(row, batch.lang, batch.split)
+            yield _plain(row, batch.lang, batch.split)
 
 
-def _shown(row: dict[str, Any], lang: str, split: str) -> dict[str, Any]:
-    """A row as people want to see it: language first, vectors abbreviated, ids of machines left out."""
-    shown: dict[str, Any] = {"lang": lang, "split": split}
+def _plain(row: dict[str, Any], lang: str, split: str) -> dict[str, Any]:
+    """A row as plain Python values, language and split first."""
+    plain: dict[str, Any] = {"lang": lang, "split": split}
     for name, value in row.items():
-        if isinstance(value, list):
-            start = " ".join(f"{each:.4f}" if isinstance(each, float) else str(each) for each in value[:_SHOWN_VECTOR])
-            shown[name] = f"[{start} …] ({len(value)})"
-        elif name not in {"sid", "modality", "source"} and value is not None:
-            shown[name] = round(value, 4) if isinstance(value, float | np.floating) else value
-    return shown
+        plain[name] = np.asarray(value).tolist() if isinstance(value, list | np.floating) else value
+    return plain
 
 
-def reject_rows(root: str, stage: str | None, limit: int = 100) -> dict[str, Any]:
-    """The rejected rows of a stage, the first ``limit`` of them."""
+def reject_rows(root: str, stage: str | None, limit: int = 0) -> dict[str, Any]:
+    """The rejected rows of a stage, the first ``limit`` (100 if it is 0) of them."""
     _, data = _pick(root, stage)
     units = [unit for unit, commit in sorted(read_commits(data.files).items()) if commit.rejects]
     found = itertools.chain.from_iterable(_rejects_of(data.files, unit) for unit in units)
+    rows = list(itertools.islice(found, limit or _REJECTS_SHOWN))
     total = sum(data.manifest.rejects.values())
-    return {"title": f"{total:,} rejects of {data.manifest.stage} in {root}", "rows": list(itertools.islice(found, limit))}
+    few = f"the first {len(rows):,} of " if len(rows) < total else ""
+    title = f"{few}{total:,} rejects of {data.manifest.stage} in {root}"
+    return {"title": title, "columns": ("doc_id", "reason", "error", "text"), "rows": rows}
 
 
 def _rejects_of(files: Files, unit: int) -> Iterator[dict[str, Any]]:
     for row in read_rejects(files, unit):
-        yield {"unit": unit, **{key: value for key, value in row.items() if value not in (None, "") and key != "sid"}}
-
+        yield {"unit": unit, **row}

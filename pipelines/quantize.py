@@ -20,7 +20,7 @@ from lcm_data.store.plan import Plan
 from lcm_data.workers.quantize import QuantizeWorker
 from pipelines.config import VerbConfig
 from pipelines.encode import shard_units
-from pipelines.sampling import sample_embeddings
+from pipelines.sampling import num_sample_rows, sample_embeddings
 from pipelines.stage import Report, Stage, provenance_metadata, run_stage, shard_inputs
 
 log = logging.getLogger("lcm_data.quantize")
@@ -71,6 +71,8 @@ def make_stage(config: QuantizeConfig) -> Stage:
     inputs = shard_inputs(data.manifest)
 
     def make_plan() -> Plan:
+        if config.codebook is None:
+            _check_enough(config, data)
         notes = {"provenance": provenance_metadata(data.manifest.provenance), "upstream": data.manifest.plan_hash}
         return Plan("codes", settings, inputs, shard_units(data.manifest), notes)
 
@@ -90,9 +92,20 @@ def make_stage(config: QuantizeConfig) -> Stage:
     return Stage("codes", target, settings, inputs, make_plan, make_worker)
 
 
+def _check_enough(config: QuantizeConfig, data: StageData) -> None:
+    rows = num_sample_rows(data, config.sample_rows or _ROWS_PER_UNIT * config.units)
+    if rows < config.units:
+        raise UsageError(
+            f"{rows:,} sentences to fit on are fewer than the {config.units:,} units of a codebook. Use smaller --units, "
+            "more --sample-rows, or a larger corpus (only its split 'train' counts)."
+        )
+
+
 def _check_fits(codebook: Codebook, data: StageData, where: str) -> None:
     if codebook.dim != data.dim:
-        raise UsageError(f"the codebook {where} is for vectors of {codebook.dim} dimensions, the corpus has {data.dim}.")
+        raise UsageError(
+            f"the codebook {where} is for vectors of {codebook.dim} dimensions, the corpus has {data.dim}."
+        )
     revision = data.manifest.provenance.get("encoder_revision", "")
     fitted_on = codebook.provenance.encoder_fingerprint
     if fitted_on and revision and fitted_on != revision:

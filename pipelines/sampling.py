@@ -21,21 +21,40 @@ def sample_embeddings(data: StageData, rows: int, *, seed: int, alpha: float, he
     Raises:
         InputError: the corpus has no training rows.
     """
-    counts: Counter[str] = Counter()
-    for name, num_rows in data.manifest.partitions.items():
-        split, lang = name.split("/")
-        if split == "train":
-            counts[lang] += num_rows
-    total = counts.total()
-    if not total:
-        raise InputError(f"{data.files.root} has no rows in the split 'train' to fit on; it has {data.manifest.partitions}.")
-    num_heldout = min(int(total * _HELDOUT_SHARE), _HELDOUT_ROWS) if heldout else 0
-    quotas = language_quotas(counts, min(rows, total - num_heldout), alpha)
+    counts = _train_rows(data)
+    num_heldout = _num_heldout(counts.total()) if heldout else 0
+    quotas = language_quotas(counts, min(rows, counts.total() - num_heldout), alpha)
     dtype = str(data.schema.field("emb").type.value_type.to_pandas_dtype().__name__)
     sampler = RowSampler(quotas, heldout_rows=num_heldout, seed=seed, dtype=dtype)
     for path in data.shards(splits=["train"]):
         _offer(sampler, data, path)
     return sampler.result()
+
+
+def num_sample_rows(data: StageData, rows: int) -> int:
+    """Training rows that ``sample_embeddings`` would choose, found without reading any.
+
+    Raises:
+        InputError: the corpus has no training rows.
+    """
+    total = _train_rows(data).total()
+    return min(rows, total - _num_heldout(total))
+
+
+def _num_heldout(total: int) -> int:
+    return min(int(total * _HELDOUT_SHARE), _HELDOUT_ROWS)
+
+
+def _train_rows(data: StageData) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for name, num_rows in data.manifest.partitions.items():
+        split, lang = name.split("/")
+        if split == "train":
+            counts[lang] += num_rows
+    if not counts.total():
+        has = ", ".join(data.manifest.partitions) or "no rows at all"
+        raise InputError(f"{data.files.root} has no rows in the split 'train' to fit on; it has {has}.")
+    return counts
 
 
 def _offer(sampler: RowSampler, data: StageData, path: str) -> None:

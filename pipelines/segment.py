@@ -55,12 +55,14 @@ class SegmentConfig(VerbConfig):
         return SplitRule(self.validation, self.test, self.split_seed)
 
 
-def make_stage(config: SegmentConfig, show: Show = silent, *, workers_scan: bool = False) -> Stage:
+def make_stage(
+    config: SegmentConfig, show: Show = silent, *, workers_scan: bool = False, inputs: Inputs | None = None
+) -> Stage:
     """Describe the stage; raises if the inputs or the segmenter are not to be had.
 
     With ``workers_scan`` a large input is scanned by the workers, who leave files in the stage until the plan is made.
     """
-    inputs = list_inputs(config.inputs)
+    inputs = inputs or list_inputs(config.inputs)
     target = open_files(config.corpus).child("segments")
     fingerprint = load_segmenter(config.segmenter, config.segmenter_model).fingerprint
     settings: dict[str, Any] = {
@@ -106,6 +108,7 @@ def _fingerprints(inputs: Inputs) -> dict[str, str]:
 
 def run(config: SegmentConfig, show: Show = silent) -> Report:
     """Segment all documents that have no sentences yet."""
-    stage = make_stage(config, show, workers_scan=True)
+    inputs = list_inputs(config.inputs)
+    stage = make_stage(config, show, workers_scan=True, inputs=inputs)
     report = run_stage(stage, config.run_options, overwrite=config.overwrite, show=show)
-    return replace(report, extra={"skipped_files": list_inputs(config.inputs).skipped})
+    return replace(report, extra={"skipped_files": inputs.skipped})

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lcm_data.errors import UsageError
+from lcm_data.errors import RejectRateError, UsageError
 from lcm_data.progress import Show, silent
 from lcm_data.runner import Runner, RunOptions, busy_share
 from lcm_data.store.commits import Commit, commit_path, read_commits
@@ -67,19 +67,20 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
     Raises:
         CorpusBusyError: another run holds the stage.
         PlanMismatchError: the existing output was made from other inputs or settings.
+        UsageError: settings that do not fit the input; an existing stage is as it was.
         InterruptedRunError, StorageError, UnitsFailedError, RejectRateError: from the run; committed units stay.
     """
     begun = time.monotonic()
     with stage_lock(stage.files):
-        if overwrite:
-            clear_stage(stage.files)
-        plan = open_plan(stage)
+        plan = open_plan(stage, overwrite)
         commits = _resumable(stage.files, plan)
         before = set(commits)
-        runner = Runner(plan, stage.make_worker(plan), commits, options)
+        runner = Runner(plan, _make_worker(stage, plan, commits), commits, options)
         state = runner.run(show)
         stage.files.sweep()
         manifest = build_manifest(plan, state.commits)
+        if not manifest.rows_done:
+            raise RejectRateError(_nothing_left(manifest, stage.files.root))
         save_manifest(stage.files, manifest)
     seconds = time.monotonic() - begun
     done = [commit for unit, commit in state.commits.items() if unit not in before]
@@ -96,18 +97,42 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
     )
 
 
-def open_plan(stage: Stage) -> Plan:
-    """The stored plan if it agrees with ``stage``, else a new one, stored before anything runs."""
-    plan = load_plan(stage.files)
+def open_plan(stage: Stage, overwrite: bool = False) -> Plan:
+    """The stored plan if it agrees with ``stage``, else a new one, stored before anything runs.
+
+    With ``overwrite`` the old output is deleted, but only once there is a new plan: input that cannot be read or
+    settings that do not fit must not cost a finished stage.
+    """
+    plan = None if overwrite else load_plan(stage.files)
     if plan is not None:
         check_same(plan, stage.config, stage.inputs, stage.files.root)
         return plan
     plan = stage.make_plan()
     if not plan.units:
         raise UsageError(f"{stage.name}: the input holds no rows.")
+    if overwrite:
+        clear_stage(stage.files)
     stage.files.write(CONFIG_PATH, yaml.safe_dump(stage.config, sort_keys=True, allow_unicode=True).encode())
     save_plan(stage.files, plan)
     return plan
+
+
+def _make_worker(stage: Stage, plan: Plan, commits: Mapping[int, Commit]) -> StageWorker:
+    """The worker; settings that turn out not to work leave no plan behind that would refuse better ones."""
+    try:
+        return stage.make_worker(plan)
+    except UsageError:
+        if not commits:
+            stage.files.remove(PLAN_PATH)
+        raise
+
+
+def _nothing_left(manifest: Manifest, root: str) -> str:
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in manifest.rejects.items())
+    return (
+        f"{root}: all {manifest.rows_in:,} rows were rejected ({reasons}). See _lcm/rejects/ for each, correct the "
+        "input or the settings, and add --overwrite."
+    )
 
 
 def clear_stage(files: Files) -> None:

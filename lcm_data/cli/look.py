@@ -56,7 +56,10 @@ def verify(
         render.as_json(result)
     else:
         for stage in result["stages"]:
-            print(f"{stage['stage']}: {stage['shards']:,} shards, {stage['rows']:,} rows, {len(stage['problems'])} problems")
+            done, units = stage["units_done"], stage["units"]
+            unfinished = "" if done == units else f", unfinished: {done:,} of {units:,} units"
+            counts = f"{stage['shards']:,} shards, {stage['rows']:,} rows, {len(stage['problems'])} problems"
+            print(f"{stage['stage']}: {counts}{unfinished}")
             for problem in stage["problems"]:
                 print(f"  {problem['path']}: {problem['what']}")
     if result["problems"]:
@@ -70,7 +73,7 @@ def inspect(
     corpus: CorpusArgument,
     stage: Annotated[str | None, typer.Option(help="segments, embeddings or codes; by default the last one.")] = None,
     doc: Annotated[str | None, typer.Option(help="Show this document, in every language it has.")] = None,
-    head: Annotated[int, typer.Option(help="Show the first rows instead of statistics.", min=0)] = 0,
+    head: Annotated[int, typer.Option(help="Show so many rows instead of statistics.", min=0)] = 0,
     rejects: Annotated[bool, typer.Option("--rejects", help="Show rejected rows with their reasons.")] = False,
     lang: Annotated[list[str] | None, typer.Option(help="Only this language; repeatable.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; repeatable.")] = None,
@@ -85,7 +88,7 @@ def inspect(
 
     result: dict[str, Any]
     if rejects:
-        result = look.reject_rows(corpus, stage)
+        result = look.reject_rows(corpus, stage, head)
     elif doc is not None:
         result = look.document_rows(corpus, stage, doc, lang, split)
     elif head:
@@ -93,11 +96,9 @@ def inspect(
     else:
         result = look.statistics(corpus, stage, lang, split)
     if json:
+        result.pop("columns", None)
         render.as_json(result)
         return
-    columns = list(dict.fromkeys(name for row in result["rows"] for name in row))
-    numbers = [name for name in columns if any(isinstance(row.get(name), int | float) for row in result["rows"])]
-    rows = [[row.get(name) for name in columns] for row in result["rows"]]
-    render.table(f"{result['title']}", columns, rows, numbers)
+    render.records(result["title"], result["rows"], result.get("columns"))
     for name, value in result.get("facts", {}).items():
         print(f"{name}: {value}")

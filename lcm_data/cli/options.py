@@ -17,7 +17,7 @@ ExecutorOption = Annotated[
                  envvar="LCM_DATA_EXECUTOR"),
 ]  # fmt: skip
 WorkersOption = Annotated[
-    int | None, typer.Option(help="Worker processes.  [default: 1]", rich_help_panel=_RUN, envvar="LCM_DATA_WORKERS")
+    int | None, typer.Option(help="Worker processes.  \\[default: 1]", rich_help_panel=_RUN, envvar="LCM_DATA_WORKERS")
 ]
 ThreadsOption = Annotated[
     int | None,
@@ -36,7 +36,7 @@ TimeoutOption = Annotated[
 ]
 RejectRateOption = Annotated[
     float | None,
-    typer.Option(help="Share of rejected rows that aborts the run.  [default: 0.1]", rich_help_panel=_RUN),
+    typer.Option(help="Share of rejected rows that aborts the run.  \\[default: 0.1]", rich_help_panel=_RUN),
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Delete what the stage holds and start anew.", rich_help_panel=_RUN)

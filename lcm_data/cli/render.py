@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json as jsonlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.stage import DryRun, Report
+
+_SHOWN_ITEMS = 4
 
 
 def as_json(value: Any) -> None:
@@ -29,6 +32,29 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
     Console(highlight=False, soft_wrap=False).print(shown)
 
 
+def records(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """A table of records: those of ``columns`` that any of them has, by default everything."""
+    if not rows:
+        print(title)
+        return
+    present = list(dict.fromkeys(name for row in rows for name in row))
+    shown = [name for name in columns or present if name in present]
+    numbers = [name for name in shown if any(isinstance(row.get(name), int | float) for row in rows)]
+    decimals = {name: _decimals([row.get(name) for row in rows]) for name in numbers}
+    cells = [[_fixed(row.get(name), decimals.get(name, 0)) for name in shown] for row in rows]
+    table(title, shown, cells, numbers)
+
+
+def _decimals(values: Iterable[Any]) -> int:
+    """Decimals that give the largest of a column three significant digits, so that its points stand in line."""
+    largest = max((abs(value) for value in values if isinstance(value, float)), default=0.0)
+    return min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest else 1
+
+
+def _fixed(value: Any, decimals: int) -> Any:
+    return f"{value:,.{decimals}f}" if isinstance(value, float) else value
+
+
 def facts(title: str, pairs: Mapping[str, Any]) -> None:
     """Names and values, one pair a line."""
     table(title, ("", " "), list(pairs.items()))
@@ -43,6 +69,9 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    if isinstance(value, list | tuple):
+        start = " ".join(f"{each:.3f}" if isinstance(each, float) else str(each) for each in value[:_SHOWN_ITEMS])
+        return f"\\[{start} …] ({len(value)})" if len(value) > _SHOWN_ITEMS else f"\\[{start}]"
     return escape(str(value))
 
 
@@ -74,7 +103,7 @@ def report(result: Report, verb: str, json: bool) -> None:
         pairs["truncated"] = int(truncated)
     langs = {name.split("/")[1] for name in manifest.partitions}
     pairs |= {"languages": len(langs), "shards": len(manifest.shards), "size": size(manifest.bytes)}
-    pairs |= result.extra
+    pairs |= {name.replace("_", " "): value for name, value in result.extra.items() if value not in ((), [], None)}
     if result.units_done:
         pairs["this run"] = (
             f"{result.units_done} of {result.units} units in {result.seconds:.1f} s, "

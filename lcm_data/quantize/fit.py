@@ -50,7 +50,7 @@ class FitOptions:
     num_levels: int = 64
     num_units: int = 8192
     iterations: int = 10
-    trainer: str = "progressive"
+    trainer: str = "spherical"
     seed: int = 0
     threads: int | None = None
 

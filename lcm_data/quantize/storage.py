@@ -13,7 +13,7 @@ from lcm_data.store.files import Files, LocalFiles, open_files
 def save_codebook(files: Files, codebook: Codebook) -> None:
     """Write ``codebook`` to the folder ``files``, replacing another; the manifest goes last."""
     if isinstance(files, LocalFiles):
-        codebook.save(files.root)
+        codebook.save(files.root, replace=True)
         return
     with tempfile.TemporaryDirectory(prefix="lcm-data-") as folder:
         local = Path(folder, "codebook")

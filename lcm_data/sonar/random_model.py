@@ -47,21 +47,19 @@ def write_random_checkpoint(
         vocab_size: SentencePiece pieces; fewer when the texts do not give so many, more when their characters need it.
         ffn_dim: 4 x ``model_dim`` unless given.
 
-    Returns:
-        The directory, for ``load_text_encoder``.
+    Returns the directory, for ``load_text_encoder``.
 
     Raises:
         UsageError: no text, or sizes that do not fit together.
     """
     directory = Path(directory)
     model = _train_tokenizer(texts, vocab_size)
-    num_pieces = _num_pieces(model)
     config = TextEncoderConfig(
         model_dim=model_dim,
         num_layers=num_layers,
         num_heads=num_heads,
         ffn_dim=4 * model_dim if ffn_dim is None else ffn_dim,
-        vocab_size=1 + num_pieces + len(languages) + NUM_DATA_TAGS,
+        vocab_size=1 + _num_pieces(model) + len(languages) + NUM_DATA_TAGS,
         max_tokens=max_tokens,
     )
     directory.mkdir(parents=True, exist_ok=True)

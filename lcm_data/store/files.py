@@ -146,8 +146,10 @@ class LocalFiles:
             except FileExistsError:
                 return False
             except OSError as error:
-                if error.errno not in _NO_LINKS or self._path(path).exists():
+                if error.errno not in _NO_LINKS:
                     raise
+                if self._path(path).exists():
+                    return False
                 os.replace(temporary, self._path(path))
             _sync_folder(self._path(path).parent)
             return True
@@ -177,9 +179,8 @@ class LocalFiles:
 
     def size(self, path: str) -> int | None:
         try:
-            with storage_errors("read", str(self._path(path))):
-                return self._path(path).stat().st_size
-        except FileNotFoundError:
+            return self._path(path).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def list(self, prefix: str = "") -> dict[str, int]:

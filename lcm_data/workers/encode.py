@@ -15,7 +15,7 @@ import pyarrow as pa
 from lcm_data import schema
 from lcm_data.encode import EncoderOptions, load_encoder
 from lcm_data.encode.base import Encoder, Prepared
-from lcm_data.errors import UnknownNameError
+from lcm_data.errors import LcmDataError, UnknownNameError
 from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
 from lcm_data.store.shard import parse_shard_path, read_shard
@@ -23,7 +23,8 @@ from lcm_data.workers.base import Task
 from lcm_data.workers.output import CRASHED, UnitOutput, commit_output, each_or_error
 
 _COLUMNS = (*schema.ID_COLUMNS, "text")
-_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_TOO_MANY_TO_BLAME = 8
+"""If all of so many sentences fail, it is the encoder: the unit fails and can be done again, no row is rejected."""
 
 
 @dataclass
@@ -102,6 +103,11 @@ class EncodeWorker:
             )
             for some, values in done:
                 emb[[rows[i] for i in some]] = values
+            if len(errors) == len(rows) >= _TOO_MANY_TO_BLAME:
+                cause = errors[0][1]
+                raise LcmDataError(
+                    f"the encoder fails on all {len(rows)} sentences of the unit: {type(cause).__name__}: {cause}"
+                ) from cause
             failed |= {rows[i]: ("encoder_error", f"{type(error).__name__}: {error}") for i, error in errors}
         for index in np.flatnonzero(~self._storable(emb)):
             failed.setdefault(int(index), ("invalid_embedding", "not finite, zero, or too large to store"))
@@ -110,11 +116,10 @@ class EncodeWorker:
         return self._assemble(loaded, emb, num_tokens, truncated, stats)
 
     def _storable(self, emb: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Rows that are finite, not zero, and finite as the stored type."""
-        limit = _FLOAT16_MAX if self.store_dtype == "float16" else float(np.finfo(np.float32).max)
-        with np.errstate(invalid="ignore"):
-            usable = np.isfinite(emb).all(1) & (np.abs(emb).max(1, initial=0) <= limit)
-        return usable & emb.any(1)  # type: ignore[no-any-return]
+        """Rows that are finite and not zero in the type they are stored in."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = emb.astype(self.store_dtype, copy=False)
+        return np.isfinite(stored).all(1) & stored.any(1)  # type: ignore[no-any-return]
 
     def _assemble(
         self,

@@ -71,8 +71,19 @@ def each_or_error(
 ) -> tuple[list[tuple[list[int], T]], list[tuple[int, Exception]]]:
     """Apply ``function`` to ``rows``, halving them after an exception until only the rows that cause one are left.
 
-    Returns the parts that succeeded with their rows, and each failing row with its exception.
+    Returns the parts that succeeded with their rows, and each failing row with its exception. A row is only blamed
+    if one that succeeded still does: otherwise it is the machine that fails (a GPU lost half-way, say), and the
+    exception is raised for the unit to be done again.
     """
+    done, errors = _halve(function, rows)
+    if errors and done:
+        function(done[0][0][:1])
+    return done, errors
+
+
+def _halve(
+    function: Callable[[list[int]], T], rows: list[int]
+) -> tuple[list[tuple[list[int], T]], list[tuple[int, Exception]]]:
     if not rows:
         return [], []
     try:
@@ -83,6 +94,6 @@ def each_or_error(
         if len(rows) == 1:
             return [], [(rows[0], error)]
     middle = len(rows) // 2
-    first, first_errors = each_or_error(function, rows[:middle])
-    second, second_errors = each_or_error(function, rows[middle:])
+    first, first_errors = _halve(function, rows[:middle])
+    second, second_errors = _halve(function, rows[middle:])
     return [*first, *second], [*first_errors, *second_errors]

@@ -46,9 +46,9 @@ def test_units_stay_alive_on_a_mixture(mixture: Mixture, trainer: str) -> None:
 def test_as_good_as_faiss(mixture: Mixture, trainer: str) -> None:
     import faiss
 
-    train, heldout = mixture(6000, seed=1), mixture(1000, seed=2)
-    codebook = fit(train, heldout, trainer=trainer, num_levels=4, num_units=64, iterations=10)
-    reference = faiss.ResidualQuantizer(32, 4, 6)
+    train, heldout = mixture(4000, seed=1), mixture(1000, seed=2)
+    codebook = fit(train, heldout, trainer=trainer, num_levels=3, num_units=32, iterations=10)
+    reference = faiss.ResidualQuantizer(32, 3, 5)
     reference.max_beam_size = 1
     reference.train_type = reference.Train_progressive_dim | reference.Skip_codebook_tables
     reference.train(train)
@@ -125,7 +125,7 @@ def test_full_size_memory_is_stated() -> None:
     assert "residuals 62.26 GB, tables 2.15 GB" in str(needed)
     in_place = estimate_memory(options, 15_000_000, 1024, num_heldout=100_000, overwrite=True)
     assert in_place.total == needed.total - 15_000_000 * 1024 * 4
-    progressive = estimate_memory(FitOptions(), 15_000_000, 1024)
+    progressive = estimate_memory(FitOptions(trainer="progressive"), 15_000_000, 1024)
     assert progressive.total > 180e9
 
 

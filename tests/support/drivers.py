@@ -44,9 +44,9 @@ def start_driver(root: Path | str, toy: Toy, environment: dict[str, str] | None 
     )
 
 
-def drive(root: Path | str, toy: Toy, environment: dict[str, str] | None = None, **options: Any) -> tuple[int, str, str]:
+def drive(root: Path | str, toy: Toy, environment: dict[str, str] | None = None, **given: Any) -> tuple[int, str, str]:
     """Run a driver process to its end: exit code, stdout, stderr."""
-    process = start_driver(root, toy, environment, **options)
+    process = start_driver(root, toy, environment, **given)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
@@ -98,8 +98,9 @@ def check_whole(root: Path | str) -> str:
     assert sorted(commits) == sorted(unit.id for unit in plan.units)
     assert list(verify_stage(files, commits, "hash")) == []
     for unit in plan.units:
-        assert commits[unit.id].rows_in == unit.rows == commits[unit.id].rows_done + sum(commits[unit.id].rejects.values())
+        commit = commits[unit.id]
+        assert commit.rows_in == unit.rows == commit.rows_done + sum(commit.rejects.values())
     assert files.list("_lcm/tmp") == {}
     if "://" not in str(root):
-        assert [path for path in Path(root).rglob(".*.tmp")] == []
+        assert list(Path(root).rglob(".*.tmp")) == []
     return digest(commits)

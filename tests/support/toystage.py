@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from lcm_data import schema
+from lcm_data.errors import MissingExtraError
 from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, LocalFiles, RemoteFiles, open_files
 from lcm_data.store.plan import Plan, Unit
@@ -92,8 +94,7 @@ class ToyWorker:
         return toy_files(self.target)
 
     def setup(self) -> None:
-        # Where pandas is installed, pyarrow imports it for the first array: half a second that no toy needs.
-        sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, NoPandas())
         if folder := os.environ.get("TOY_PIDS"):
             Path(folder, str(os.getpid())).touch()
 
@@ -128,6 +129,14 @@ class ToyWorker:
     def _metadata(self, path: str) -> dict[str, str]:
         split, lang, _ = parse_shard_path(path)
         return {"stage": self.kind, "split": split, "lang": lang}
+
+
+class NoPandas(MetaPathFinder):
+    """Where pandas is installed, pyarrow imports it for the first array: half a second that no toy needs."""
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 class DiesInSetup(ToyWorker):
@@ -228,3 +237,22 @@ def first_time(flag: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+class NeedsExtra(ToyWorker):
+    def setup(self) -> None:
+        raise MissingExtraError("the toy", "toys", "toys")
+
+
+class FailsInSetup(ToyWorker):
+    def setup(self) -> None:
+        raise ZeroDivisionError("the toy has no wheels")
+
+
+class Talks(ToyWorker):
+    """Prints, as libraries do, and says where it found the standard library."""
+
+    def setup(self) -> None:
+        import queue
+
+        print("chatter on stdout", queue.__file__, repr(sys.stdin.read()), os.environ.get("OMP_NUM_THREADS"))
