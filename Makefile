@@ -44,7 +44,7 @@ parity-golden: $(PARITY)/.ready
 $(PARITY)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/python -m pip install --quiet --upgrade pip
-	$(PARITY)/bin/python -m pip install --quiet "sonar-space==0.5.0" soundfile pytest pytest-timeout hypothesis -e .
+	$(PARITY)/bin/python -m pip install --quiet "sonar-space==0.5.0" soundfile sentencepiece safetensors pytest pytest-timeout hypothesis -e .
 	touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,8 +59,14 @@ def load_config(kind: type[C], file: str | None, given: dict[str, Any]) -> C:
     try:
         return kind(**values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}" for item in error.errors()]
-        raise UsageError("; ".join(lines) + ". See --help for the allowed values.") from error
+        raise UsageError("; ".join(map(_problem, error.errors())) + ". See --help for the allowed values.") from error
+
+
+def _problem(item: Mapping[str, Any]) -> str:
+    """One line for one value that does not fit."""
+    name = ".".join(map(str, item["loc"]))
+    own = item.get("ctx", {}).get("error")  # what a validator of ours raised says it all
+    return f"{name}: {str(own).rstrip('.')}" if own else f"{name}: {item['msg']}, got {item['input']!r}"
 
 
 def _read_file(file: str) -> dict[str, Any]:

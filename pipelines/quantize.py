@@ -59,8 +59,8 @@ def make_stage(config: QuantizeConfig) -> Stage:
     corpus = open_files(config.corpus)
     target, home = corpus.child("codes"), corpus.child("codebook")
     data = StageData(corpus.child("embeddings"))
-    if config.codebook is not None:
-        given = load_codebook(config.codebook)
+    given = None if config.codebook is None else load_codebook(config.codebook)
+    if config.codebook is not None and given is not None:
         _check_fits(given, data, config.codebook)
         settings: dict[str, Any] = {"codebook": given.fingerprint}
     else:
@@ -76,20 +76,26 @@ def make_stage(config: QuantizeConfig) -> Stage:
         notes = {"provenance": provenance_metadata(data.manifest.provenance), "upstream": data.manifest.plan_hash}
         return Plan("codes", settings, inputs, shard_units(data.manifest), notes)
 
-    def make_worker(plan: Plan) -> QuantizeWorker:
-        where = config.codebook or home.root
-        codebook = load_codebook(where) if config.codebook else fit_or_reuse(config, plan, data, home, target)
-        _remember(target, codebook)
+    def worker_with(codebook: Codebook, plan: Plan) -> QuantizeWorker:
         facts = {"codebook": codebook.fingerprint, "levels": codebook.num_levels, "units": codebook.num_units}
         return QuantizeWorker(
             source=data.files.root,
             target=target.root,
-            codebook=where,
+            codebook=config.codebook or home.root,
             plan_hash=plan.hash,
             metadata=provenance_metadata({**data.manifest.provenance, **facts}),
         )
 
-    return Stage("codes", target, settings, inputs, make_plan, make_worker)
+    def make_worker(plan: Plan) -> QuantizeWorker:
+        codebook = given or fit_or_reuse(config, plan, data, home, target)
+        _remember(target, codebook)
+        return worker_with(codebook, plan)
+
+    def try_worker(plan: Plan) -> QuantizeWorker | None:
+        codebook = given or fitted_before(plan, data, home)
+        return None if codebook is None else worker_with(codebook, plan)
+
+    return Stage("codes", target, settings, inputs, make_plan, make_worker, try_worker)
 
 
 def _check_enough(config: QuantizeConfig, data: StageData) -> None:
@@ -116,20 +122,28 @@ def _check_fits(codebook: Codebook, data: StageData, where: str) -> None:
         )
 
 
-def fit_or_reuse(config: QuantizeConfig, plan: Plan, data: StageData, home: Files, target: Files) -> Codebook:
-    """The codebook of this plan: the one beside the corpus if it was fitted for it, else a new one, saved there."""
-    sample_facts = {"plan": plan.hash, "embeddings": data.manifest.digest, **plan.config["fit"]}
+def fitted_before(plan: Plan, data: StageData, home: Files) -> Codebook | None:
+    """The codebook beside the corpus if it was fitted for this plan."""
     try:
         found = load_codebook(home.root)
     except CheckpointError:
-        found = None
-    if found is not None and dict(found.provenance.sample) == sample_facts:
+        return None
+    return found if dict(found.provenance.sample) == _sample_facts(plan, data) else None
+
+
+def _sample_facts(plan: Plan, data: StageData) -> dict[str, Any]:
+    return {"plan": plan.hash, "embeddings": data.manifest.digest, **plan.config["fit"]}
+
+
+def fit_or_reuse(config: QuantizeConfig, plan: Plan, data: StageData, home: Files, target: Files) -> Codebook:
+    """The codebook of this plan: the one beside the corpus if it was fitted for it, else a new one, saved there."""
+    if found := fitted_before(plan, data, home):
         return found
     sample = sample_embeddings(data, plan.config["fit"]["sample_rows"], seed=config.seed, alpha=config.alpha)
     provenance = Provenance(
         encoder=data.manifest.provenance.get("encoder", ""),
         encoder_fingerprint=data.manifest.provenance.get("encoder_revision", ""),
-        sample=sample_facts,
+        sample=_sample_facts(plan, data),
     )
     checkpoints = Path(target.root, "_lcm/fit") if isinstance(target, LocalFiles) else None
     codebook = fit_codebook(

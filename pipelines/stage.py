@@ -31,7 +31,8 @@ class Stage:
     """A stage to bring to completion.
 
     ``config`` and ``inputs`` are what its output depends on; ``make_plan`` is called only if there is no plan yet,
-    ``make_worker`` with the plan that counts.
+    ``make_worker`` with the plan that counts. Where making a worker leaves something behind (a fitted codebook),
+    ``try_worker`` gives one that does not, or None.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Stage:
     inputs: dict[str, str]
     make_plan: Callable[[], Plan]
     make_worker: Callable[[Plan], StageWorker]
+    try_worker: Callable[[Plan], StageWorker | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,40 +173,42 @@ def provenance_metadata(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a command would do; sizes and seconds are extrapolated from the first rows of one unit."""
+    """What a command would do; bytes and seconds are extrapolated from the first rows of one unit, None if unknown."""
 
     stage: str
     root: str
     units: int
     units_open: int
     rows_open: int
-    bytes_out: int
-    seconds: float
+    bytes_out: int | None
+    seconds: float | None
 
 
-def dry_run(stage: Stage, options: RunOptions) -> DryRun:
-    """Plan a stage and try its work on a few hundred rows, without creating anything.
+def dry_run(stage: Stage, options: RunOptions, overwrite: bool = False) -> DryRun:
+    """Plan a stage and try its work on a few hundred rows, without creating or deleting anything.
 
     Raises:
         PlanMismatchError: the existing output was made from other inputs or settings.
     """
-    plan = load_plan(stage.files)
+    plan = None if overwrite else load_plan(stage.files)
+    committed = {} if plan is None else read_commits(stage.files)
     if plan is None:
         plan = stage.make_plan()
     else:
         check_same(plan, stage.config, stage.inputs, stage.files.root)
-    committed = read_commits(stage.files)
     left = [unit for unit in plan.units if unit.id not in committed]
-    seconds_a_row, bytes_a_row = _calibrate(stage.make_worker(plan), left) if left else (0.0, 0.0)
     rows = sum(unit.rows for unit in left)
+    worker = (stage.try_worker or stage.make_worker)(plan)
+    seconds_a_row, bytes_a_row = _calibrate(worker, left) if rows and worker else (0.0, 0.0)
+    known = worker is not None or not rows
     return DryRun(
         stage=stage.name,
         root=stage.files.root,
         units=len(plan.units),
         units_open=len(left),
         rows_open=rows,
-        bytes_out=int(rows * bytes_a_row),
-        seconds=rows * seconds_a_row / options.workers,
+        bytes_out=int(rows * bytes_a_row) if known else None,
+        seconds=rows * seconds_a_row / options.workers if known else None,
     )
 
 

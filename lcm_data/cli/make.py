@@ -5,6 +5,7 @@ Each collects what was given, lets ``pipelines`` check it against the settings f
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -26,9 +27,13 @@ from lcm_data.cli.options import (
     TimeoutOption,
     WorkersOption,
     given,
+    option,
 )
 
-_INPUT, _TEXT, _MODEL, _SPLIT = "Input", "Sentences", "Model", "Splits"
+_input = partial(option, panel="Input")
+_text = partial(option, panel="Sentences")
+_model = partial(option, panel="Model")
+_split = partial(option, panel="Splits")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,19 +45,19 @@ def register(app: typer.Typer) -> None:
 def segment(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, globs or fsspec URLs.", show_default=False)],
     corpus: CorpusArgument,
-    text_column: Annotated[str | None, typer.Option(help="Field of the text.  \\[default: text]", rich_help_panel=_INPUT)] = None,
-    id_column: Annotated[str | None, typer.Option(help="Field of the id; 'id' where a row has it.", rich_help_panel=_INPUT)] = None,
-    lang_column: Annotated[str | None, typer.Option(help="Field of the language; 'lang' where a row has it.", rich_help_panel=_INPUT)] = None,
-    lang: Annotated[str | None, typer.Option(help="Language of documents that do not say (eng_Latn, en, ...); detected by default.", rich_help_panel=_INPUT)] = None,
-    min_lang_score: Annotated[float | None, typer.Option(help="Reject languages detected with less certainty.  \\[default: 0.5]", rich_help_panel=_INPUT)] = None,
-    max_doc_chars: Annotated[int | None, typer.Option(help="Reject longer documents.  \\[default: 2000000]", rich_help_panel=_INPUT)] = None,
-    unit_bytes: Annotated[int | None, typer.Option(help="Input text of a unit.  \\[default: 8 MiB]", rich_help_panel=_INPUT)] = None,
-    segmenter: Annotated[str | None, typer.Option(help="rules, spacy, stanza, sat, or module:Class.  \\[default: rules]", rich_help_panel=_TEXT)] = None,
-    segmenter_model: Annotated[str | None, typer.Option(help="Model of the segmenter: a name or path.", rich_help_panel=_TEXT)] = None,
-    max_chars: Annotated[int | None, typer.Option(help="Cap of a sentence in characters, 0 for none.  \\[default: 250]", rich_help_panel=_TEXT)] = None,
-    validation: Annotated[float | None, typer.Option(help="Share of documents.  \\[default: 0.01]", rich_help_panel=_SPLIT)] = None,
-    test: Annotated[float | None, typer.Option(help="Share of documents.  \\[default: 0.01]", rich_help_panel=_SPLIT)] = None,
-    split_seed: Annotated[int | None, typer.Option(help="Another seed holds out others.  \\[default: 0]", rich_help_panel=_SPLIT)] = None,
+    text_column: Annotated[str | None, _input("Field of the text.", default="text")] = None,
+    id_column: Annotated[str | None, _input("Field of the id; 'id' where a row has it.")] = None,
+    lang_column: Annotated[str | None, _input("Field of the language; 'lang' where a row has it.")] = None,
+    lang: Annotated[str | None, _input("Language of documents that do not say (eng_Latn, en, ...); detected by default.")] = None,
+    min_lang_score: Annotated[float | None, _input("Reject languages detected with less certainty.", default="0.5")] = None,
+    max_doc_chars: Annotated[int | None, _input("Reject longer documents.", default="2000000")] = None,
+    unit_bytes: Annotated[int | None, _input("Input text of a unit.", default="8 MiB")] = None,
+    segmenter: Annotated[str | None, _text("rules, spacy, stanza, sat, or module:Class.", default="rules")] = None,
+    segmenter_model: Annotated[str | None, _text("Model of the segmenter: a name or path.")] = None,
+    max_chars: Annotated[int | None, _text("Cap of a sentence in characters, 0 for none.", default="250")] = None,
+    validation: Annotated[float | None, _split("Share of documents.", default="0.01")] = None,
+    test: Annotated[float | None, _split("Share of documents.", default="0.01")] = None,
+    split_seed: Annotated[int | None, _split("Another seed holds out others.", default="0")] = None,
     config: ConfigOption = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
@@ -79,13 +84,13 @@ def segment(
 
 def encode(
     corpus: CorpusArgument,
-    model: Annotated[str | None, typer.Option(help="Name, hf:owner/repo, folder or file.  \\[default: text_sonar_basic_encoder]", rich_help_panel=_MODEL)] = None,
-    backend: Annotated[str | None, typer.Option(help="native or sonar-space.  \\[default: native]", rich_help_panel=_MODEL)] = None,
-    dtype: Annotated[str | None, typer.Option(help="Network: float32, bfloat16, float16.  \\[default: float32]", rich_help_panel=_MODEL)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  \\[default: auto]", rich_help_panel=_MODEL)] = None,
-    token_budget: Annotated[int | None, typer.Option(help="Tokens in a batch.", rich_help_panel=_MODEL)] = None,
-    store_dtype: Annotated[str | None, typer.Option(help="Stored vectors: float16 or float32.  \\[default: float16]", rich_help_panel=_MODEL)] = None,
-    text: Annotated[bool | None, typer.Option("--text/--no-text", help="Keep the sentences beside the vectors.", rich_help_panel=_MODEL)] = None,
+    model: Annotated[str | None, _model("Name, hf:owner/repo, folder or file.", default="text_sonar_basic_encoder")] = None,
+    backend: Annotated[str | None, _model("native or sonar-space.", default="native")] = None,
+    dtype: Annotated[str | None, _model("Network: float32, bfloat16, float16.", default="float32")] = None,
+    device: Annotated[str | None, _model("auto, cpu or cuda.", default="auto")] = None,
+    token_budget: Annotated[int | None, _model("Tokens in a batch.")] = None,
+    store_dtype: Annotated[str | None, _model("Stored vectors: float16 or float32.", default="float16")] = None,
+    text: Annotated[bool | None, _model("Keep the sentences beside the vectors.", flags="--text/--no-text")] = None,
     config: ConfigOption = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
@@ -112,13 +117,13 @@ def encode(
 
 def quantize(
     corpus: CorpusArgument,
-    levels: Annotated[int | None, typer.Option(help="Codebooks in a row.  \\[default: 64]", rich_help_panel=_MODEL)] = None,
-    units: Annotated[int | None, typer.Option(help="Centroids of a codebook.  \\[default: 8192]", rich_help_panel=_MODEL)] = None,
-    sample_rows: Annotated[int | None, typer.Option(help="Rows to fit on, at most.  \\[default: 1000 a unit]", rich_help_panel=_MODEL)] = None,
-    iterations: Annotated[int | None, typer.Option(help="k-means steps of a level.  \\[default: 10]", rich_help_panel=_MODEL)] = None,
-    trainer: Annotated[str | None, typer.Option(help="spherical or progressive (as the paper).  \\[default: spherical]", rich_help_panel=_MODEL)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of sample and fit.  \\[default: 0]", rich_help_panel=_MODEL)] = None,
-    codebook: Annotated[str | None, typer.Option(help="Use this fitted codebook instead of fitting one.", rich_help_panel=_MODEL)] = None,
+    levels: Annotated[int | None, _model("Codebooks in a row.", default="64")] = None,
+    units: Annotated[int | None, _model("Centroids of a codebook.", default="8192")] = None,
+    sample_rows: Annotated[int | None, _model("Rows to fit on, at most.", default="1000 a unit")] = None,
+    iterations: Annotated[int | None, _model("k-means steps of a level.", default="10")] = None,
+    trainer: Annotated[str | None, _model("spherical or progressive (as the paper).", default="spherical")] = None,
+    seed: Annotated[int | None, _model("Of sample and fit.", default="0")] = None,
+    codebook: Annotated[str | None, _model("Use this fitted codebook instead of fitting one.")] = None,
     config: ConfigOption = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
@@ -144,10 +149,10 @@ def quantize(
 
 def normalize(
     corpus: CorpusArgument,
-    method: Annotated[str | None, typer.Option(help="gaussian_robust, robust or standard.  \\[default: gaussian_robust]")] = None,
-    sample_rows: Annotated[int | None, typer.Option(help="Rows to fit on, at most.  \\[default: 1000000]")] = None,
-    clip_proba: Annotated[float | None, typer.Option(help="Clip to the quantiles p and 1-p.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the sample.  \\[default: 0]")] = None,
+    method: Annotated[str | None, option("gaussian_robust, robust or standard.", default="gaussian_robust")] = None,
+    sample_rows: Annotated[int | None, option("Rows to fit on, at most.", default="1000000")] = None,
+    clip_proba: Annotated[float | None, option("Clip to the quantiles p and 1-p.")] = None,
+    seed: Annotated[int | None, option("Of the sample.", default="0")] = None,
     config: ConfigOption = None,
     overwrite: OverwriteOption = False,
     print_config: PrintConfigOption = False,
@@ -197,7 +202,9 @@ def _run(
     if print_config:
         render.settings(settings.model_dump(mode="json"), json)
     elif dry_run:
-        render.dry_run(estimate(module.make_stage(settings), settings.run_options), _NOUNS[verb], json)
+        render.dry_run(
+            estimate(module.make_stage(settings), settings.run_options, settings.overwrite), _NOUNS[verb], json
+        )
     else:
         with progress(verb, _NOUNS[verb], quiet or json) as show:
             report = module.run(settings, show)

@@ -53,6 +53,14 @@ JsonOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_OUTPUT)]
 
 
+def option(text: str, *, default: object = None, flags: str | None = None, panel: str | None = None) -> Any:
+    """An option whose default stands in its config class, and in its help as ``default``."""
+    shown = (
+        text if default is None else f"{text}  \\[default: {default}]"
+    )  # the backslash is for rich, which reads tags
+    return typer.Option(*([flags] if flags else []), help=shown, rich_help_panel=panel)
+
+
 def given(**values: Any) -> dict[str, Any]:
     """The values that were given on the command line or by the environment."""
     return {name: value for name, value in values.items() if value is not None and value is not False}

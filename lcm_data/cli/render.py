@@ -123,10 +123,20 @@ def dry_run(result: DryRun, noun: str, json: bool) -> None:
     pairs: dict[str, Any] = {
         "units": f"{result.units_open:,} open of {result.units:,}",
         noun: result.rows_open,
-        "output": f"about {size(result.bytes_out)}",
-        "time": f"about {result.seconds:,.0f} s",
+        "output": "known once there is a codebook" if result.bytes_out is None else f"about {size(result.bytes_out)}",
+        "time": "known once there is a codebook" if result.seconds is None else f"about {_seconds(result.seconds)}",
     }
     facts(f"dry run of {result.stage}: {result.root}", pairs)
+
+
+def _seconds(seconds: float) -> str:
+    return (
+        f"{seconds:,.1f} s"
+        if seconds < 100
+        else f"{seconds / 60:,.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:,.1f} h"
+    )
 
 
 def size(num_bytes: float) -> str:

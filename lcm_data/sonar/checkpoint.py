@@ -100,10 +100,11 @@ def find_model(name_or_path: str | Path) -> ModelFiles:
 
     name = str(name_or_path)
     path = Path(name).expanduser()
+    # Where a model lies is no part of its identity: shards are the same wherever it was mounted.
     if path.is_dir():
-        return _files(name, _only_weights(path))
+        return _files(path.resolve().name, _only_weights(path))
     if path.is_file():
-        return _files(name, path)
+        return _files(path.name, path)
     return _files(name, hub.model_weights(name))
 
 

@@ -139,7 +139,7 @@ def test_vectors_are_stored_plain(tmp_path: Path) -> None:
     assert emb.compression == "UNCOMPRESSED"
     assert set(emb.encodings) <= {"PLAIN", "RLE"}  # RLE: the levels of the list
     assert not emb.is_stats_set
-    assert emb.total_compressed_size == pytest.approx(1030 * 16 * 2, rel=0.1)
+    assert emb.total_compressed_size == pytest.approx(1030 * 16 * 2, rel=0.2)
     assert columns["text"].compression == "ZSTD"
     assert "RLE_DICTIONARY" in columns["doc_id"].encodings
     assert "RLE_DICTIONARY" not in columns["text"].encodings
@@ -181,7 +181,7 @@ def test_a_damaged_shard_says_so(tmp_path: Path, keep: int) -> None:
 
 
 def test_a_missing_shard_says_so(tmp_path: Path) -> None:
-    with pytest.raises(VerificationError, match="the shard .*/data/x is missing. Delete it and run"):
+    with pytest.raises(VerificationError, match=r"the shard .*/data/x is missing. Delete it and run"):
         next(iter_row_groups(open_files(tmp_path), "data/x"))
 
 
@@ -236,7 +236,7 @@ def test_duckdb_reads_the_folder(shards: Path) -> None:
     query = (
         f"select emb, array_cosine_similarity(emb::float[16], emb::float[16]) from '{shards}/data/**/*.parquet' limit 1"
     )
-    emb, cosine = duckdb.sql(query).fetchone()
+    ((emb, cosine),) = duckdb.sql(query).fetchall()
     assert len(emb) == 16
     assert cosine == pytest.approx(1.0)
 
