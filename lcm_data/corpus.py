@@ -152,11 +152,15 @@ class StageData:
         columns: Sequence[str] | None = None,
     ) -> Iterator[CorpusDocument]:
         """Whole documents in order; memory stays that of one row group and one document."""
-        wanted = None if columns is None else list(dict.fromkeys(["doc_id", *columns]))
         for path in self.shards(langs, splits):
-            split, lang, _ = parse_shard_path(path)
-            for doc_id, table in self._documents_of(path, wanted):
-                yield CorpusDocument(lang, split, table, doc_id)
+            yield from self.documents_of(path, columns)
+
+    def documents_of(self, shard: str, columns: Sequence[str] | None = None) -> Iterator[CorpusDocument]:
+        """Whole documents of one of the ``shards``, in order."""
+        wanted = None if columns is None else list(dict.fromkeys(["doc_id", *columns]))
+        split, lang, _ = parse_shard_path(shard)
+        for doc_id, table in self._documents_of(shard, wanted):
+            yield CorpusDocument(lang, split, table, doc_id)
 
     def _documents_of(self, path: str, columns: Sequence[str] | None) -> Iterator[tuple[str, pa.Table]]:
         held: list[pa.Table] = []
@@ -182,14 +186,15 @@ class StageData:
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """All rows at once, with ``lang`` and ``split`` as columns. Everything asked for is held in memory."""
+        self._checked(columns)
         tables = []
         for path in self.shards(langs, splits):
             split, lang, _ = parse_shard_path(path)
-            part = read_shard(self.files, path, self._checked(columns)).replace_schema_metadata(None)
-            for name, value in (("lang", lang), ("split", split)):
-                part = part.append_column(name, pa.array([value]).dictionary_encode().take(pa.array([0] * len(part))))
-            tables.append(part)
-        return pa.concat_tables(tables).unify_dictionaries() if tables else self.schema.empty_table()
+            tables.append(_with_place(read_shard(self.files, path, columns), lang, split))
+        if not tables:
+            empty = self.schema.empty_table()
+            tables = [_with_place(empty if columns is None else empty.select([*columns]), "", "")]
+        return pa.concat_tables(tables).unify_dictionaries()
 
     def _checked(self, columns: Sequence[str] | None) -> Sequence[str] | None:
         for name in columns or ():
@@ -201,6 +206,14 @@ class StageData:
         if not self.manifest.shards:
             raise InputError(f"{self.files.root} holds no rows: every input row was rejected. See _lcm/rejects/.")
         return self.manifest.shards[0].path
+
+
+def _with_place(table: pa.Table, lang: str, split: str) -> pa.Table:
+    table = table.replace_schema_metadata(None)
+    for name, value in (("lang", lang), ("split", split)):
+        indices = pa.array(np.zeros(len(table), dtype=np.int32))
+        table = table.append_column(name, pa.DictionaryArray.from_arrays(indices, pa.array([value])))
+    return table
 
 
 class Corpus:

@@ -102,8 +102,8 @@ def _check_enough(config: QuantizeConfig, data: StageData) -> None:
     rows = num_sample_rows(data, config.sample_rows or _ROWS_PER_UNIT * config.units)
     if rows < config.units:
         raise UsageError(
-            f"{rows:,} sentences to fit on are fewer than the {config.units:,} units of a codebook. Use smaller --units, "
-            "more --sample-rows, or a larger corpus (only its split 'train' counts)."
+            f"{rows:,} sentences to fit on are fewer than the {config.units:,} units of a codebook. Use smaller "
+            "--units, more --sample-rows, or a larger corpus (only its split 'train' counts)."
         )
 
 

@@ -49,7 +49,7 @@ Next:
   lcm-data status  {corpus}
   lcm-data inspect {corpus} --doc bridge --lang fra_Latn --lang jpn_Jpan
   lcm-data verify  {corpus}
-  duckdb -c "SELECT lang, count(*) FROM read_parquet('{corpus}/embeddings/data/**/*.parquet', hive_partitioning=true) GROUP BY 1"
+  duckdb -c "SELECT lang, count(*) FROM read_parquet('{corpus}/embeddings/data/**/*.parquet') GROUP BY 1"
 
 With real SONAR weights (3 GB, once):
   lcm-data encode  {corpus} --model text_sonar_basic_encoder --overwrite""")

@@ -48,8 +48,8 @@ def segment(
     text_column: Annotated[str | None, _input("Field of the text.", default="text")] = None,
     id_column: Annotated[str | None, _input("Field of the id; 'id' where a row has it.")] = None,
     lang_column: Annotated[str | None, _input("Field of the language; 'lang' where a row has it.")] = None,
-    lang: Annotated[str | None, _input("Language of documents that do not say (eng_Latn, en, ...); detected by default.")] = None,
-    min_lang_score: Annotated[float | None, _input("Reject languages detected with less certainty.", default="0.5")] = None,
+    lang: Annotated[str | None, _input("Of documents that do not say: eng_Latn, en, ...; detected by default.")] = None,
+    min_lang_score: Annotated[float | None, _input("Least certainty of a detected language.", default="0.5")] = None,
     max_doc_chars: Annotated[int | None, _input("Reject longer documents.", default="2000000")] = None,
     unit_bytes: Annotated[int | None, _input("Input text of a unit.", default="8 MiB")] = None,
     segmenter: Annotated[str | None, _text("rules, spacy, stanza, sat, or module:Class.", default="rules")] = None,
@@ -84,7 +84,7 @@ def segment(
 
 def encode(
     corpus: CorpusArgument,
-    model: Annotated[str | None, _model("Name, hf:owner/repo, folder or file.", default="text_sonar_basic_encoder")] = None,
+    model: Annotated[str | None, _model("Name, hf:owner/repo or path.", default="text_sonar_basic_encoder")] = None,
     backend: Annotated[str | None, _model("native or sonar-space.", default="native")] = None,
     dtype: Annotated[str | None, _model("Network: float32, bfloat16, float16.", default="float32")] = None,
     device: Annotated[str | None, _model("auto, cpu or cuda.", default="auto")] = None,

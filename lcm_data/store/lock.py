@@ -88,14 +88,14 @@ def _local_lock(files: LocalFiles) -> Iterator[None]:
         with storage_errors("write", str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Opened without truncation: a refused run must not wipe the holder's name.
-            stream = stack.enter_context(os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b"))
+            # And without a buffer, which on a full disk would fail a second time when it is closed.
+            stream = stack.enter_context(os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0))
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise _busy(files, stream.read()) from error
             stream.truncate(0)
             stream.write(_owner(uuid.uuid4().hex))
-            stream.flush()
         yield
 
 

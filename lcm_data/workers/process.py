@@ -26,14 +26,14 @@ def main(descriptor: int) -> None:
     sending = threading.Lock()
 
     def send(kind: str, value: object) -> None:
-        with sending:
-            connection.send((kind, value))
+        try:
+            with sending:
+                connection.send((kind, value))
+        except OSError:  # the parent is gone
+            os._exit(1)
 
     def do(task: Task) -> None:
-        try:
-            send("outcome", harness.run(task))
-        except OSError:
-            os._exit(1)
+        send("outcome", harness.run(task))
 
     try:
         harness = Harness(connection.recv())
