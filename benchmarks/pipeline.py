@@ -2,8 +2,8 @@
 
     python -m benchmarks.pipeline [DOCUMENTS] [--workers 1] [--model-dim 64] [--layers 2] [--levels 8] [--units 256]
 
-DOCUMENTS is any input of ``lcm-data segment`` (by default the embedded demo documents, 50 times over). The job runs at
-once and four times the size (every document four times under new ids); the memory of the largest worker should stay.
+DOCUMENTS is any input of ``lcm-data segment`` (by default the embedded demo documents, 50 times over). The job runs
+once and at four times the size (every document four times under new ids); the memory of the largest worker should stay.
 The encoder has random weights and is small, so ``encode`` shows the pipeline more than the network; MB/s are of text for
 ``segment`` and of vectors for the others. Workers are local processes.
 """
@@ -45,12 +45,16 @@ def run(lines: Path, folder: Path, model: Path, args: argparse.Namespace) -> lis
     common: dict[str, Any] = {"corpus": str(folder), "executor": "local", "workers": args.workers}
     reports = [segment.run(segment.SegmentConfig(inputs=[str(lines)], **common))]
     if not model.exists():
-        texts = [text for batch in open_corpus(folder).segments.batches(columns=["text"]) for text in batch["text"][::40]]
+        texts = [
+            text for batch in open_corpus(folder).segments.batches(columns=["text"]) for text in batch["text"][::40]
+        ]
         write_random_checkpoint(
             model, texts, model_dim=args.model_dim, num_layers=args.layers, num_heads=4, vocab_size=16000
         )
     reports.append(encode.run(encode.EncodeConfig(model=str(model), **common)))
-    reports.append(quantize.run(quantize.QuantizeConfig(levels=args.levels, units=args.units, sample_rows=50_000, **common)))
+    reports.append(
+        quantize.run(quantize.QuantizeConfig(levels=args.levels, units=args.units, sample_rows=50_000, **common))
+    )
     vectors = len(open_corpus(folder).embeddings) * args.model_dim * 2 / 1e6
     return list(zip(reports, (lines.stat().st_size / 1e6, vectors, vectors), strict=True))
 
@@ -63,12 +67,16 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--levels", type=int, default=8)
     parser.add_argument("--units", type=int, default=256)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4], help="How many times over the documents are run.")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[1, 4], help="How many times over the documents are run."
+    )
     args = parser.parse_args()
     documents = args.documents or str(files("lcm_data") / "assets" / "demo")
     repeat = 1 if args.documents else 50
     print(f"{args.workers} workers, encoder of width {args.model_dim} with {args.layers} layers")
-    print(f"{'':12}{'size':>6}{'in':>10}{'sentences':>11}{'rejects':>9}{'s':>8}{'in/s':>9}{'sent/s':>10}{'MB/s':>8}{'busy':>7}{'peak MB':>9}")
+    widths = {"size": 6, "in": 10, "sentences": 11, "rejects": 9, "s": 8, "in/s": 9, "sent/s": 10, "MB/s": 8}
+    widths |= {"busy": 7, "peak MB": 9}
+    print(" " * 12 + "".join(f"{name:>{width}}" for name, width in widths.items()))
     with tempfile.TemporaryDirectory() as name:
         model = Path(name, "model")
         for size in args.sizes:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.shards [--rows 50000] [--dim 1024] [--rounds 3]
 
-The two take turns, round by round, and each figure is the median of the rounds in MB of raw vectors per CPU-second of
-this process, with one thread (``pyarrow.set_cpu_count(1)``). Traps: files are warm in the page cache; pyarrow's defaults
+The two take turns, round by round; each figure is the median of the rounds in MB of raw vectors per CPU-second of this
+process, with one thread (``pyarrow.set_cpu_count(1)``). Traps: files are warm in the page cache; pyarrow's defaults
 are what ``pq.write_table(table)`` does today (dictionary and Snappy); random values of SONAR's scale (sigma 0.007)
 compress as little as real ones.
 """
@@ -37,7 +37,9 @@ def make_table(rows: int, dim: int) -> pa.Table:
         "n_tokens": rng.integers(5, 60, rows),
         "truncated": np.zeros(rows, bool),
         "norm": rng.random(rows, np.float32),
-        "emb": schema.vector_array((rng.standard_normal((rows, dim)) * 0.007).astype(np.float16), spec.field("emb").type),
+        "emb": schema.vector_array(
+            (rng.standard_normal((rows, dim)) * 0.007).astype(np.float16), spec.field("emb").type
+        ),
     }
     return pa.Table.from_arrays([pa.array(columns[field.name], type=field.type) for field in spec], schema=spec)
 

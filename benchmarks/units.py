@@ -33,7 +33,12 @@ def make_corpus(folder: Path, rows: int, unit_rows: int) -> Path:
     unit_bytes = lines.stat().st_size * unit_rows // rows
     segment.run(
         segment.SegmentConfig(
-            inputs=[str(lines)], corpus=str(folder / "corpus"), lang="eng_Latn", validation=0, test=0, unit_bytes=unit_bytes
+            inputs=[str(lines)],
+            corpus=str(folder / "corpus"),
+            lang="eng_Latn",
+            validation=0,
+            test=0,
+            unit_bytes=unit_bytes,
         )
     )
     return folder / "corpus"
@@ -63,7 +68,9 @@ def ray_data(corpus: Path, target: Path, workers: int) -> float:
 
     shards = sorted(str(path) for path in (corpus / "segments/data").rglob("*.parquet"))
     begun = time.perf_counter()
-    dataset = ray.data.read_parquet(shards, columns=["sid", "doc_id", "sent_idx", "text"], override_num_blocks=len(shards))
+    dataset = ray.data.read_parquet(
+        shards, columns=["sid", "doc_id", "sent_idx", "text"], override_num_blocks=len(shards)
+    )
     dataset = dataset.map_batches(RayDataEncoder, compute=ray.data.ActorPoolStrategy(size=workers), batch_size=1024)
     dataset.write_parquet(str(target))
     return time.perf_counter() - begun
@@ -96,7 +103,9 @@ def main() -> None:
     print(f"{rows:,} sentences, {units} units, {DIM} half floats, {args.workers} workers, {os.cpu_count()} cores")
     for label, value in seconds.items():
         ratio = seconds["Ray Data"] / value
-        print(f"{label:12} {value:6.1f} s  {units / value:6.1f} units/s  {rows / value:9,.0f} sentences/s  {ratio:5.2f}x")
+        print(
+            f"{label:12} {value:6.1f} s  {units / value:6.1f} units/s  {rows / value:9,.0f} sentences/s  {ratio:5.2f}x"
+        )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lcm_data.errors import LcmDataError, MissingExtraError, UsageError
@@ -87,6 +88,31 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {**dict.fromkeys(names, str(threads)), "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": str(threads)}
 
 
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs of this machine that this process may use, without loading a GPU library."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name.strip()]
+    folder = Path("/proc/driver/nvidia/gpus")
+    return [str(number) for number in range(len(list(folder.iterdir())))] if folder.is_dir() else []
+
+
+def gpus_of_slot(slot: int, share: float, gpus: Sequence[str]) -> str:
+    """The GPUs of a local worker, as ``CUDA_VISIBLE_DEVICES`` wants them; fractions put several workers on one.
+
+    Raises:
+        UsageError: there are too few.
+    """
+    first = int(slot * share + 1e-9)
+    mine = gpus[first : first + max(1, round(share))]
+    if len(mine) < max(1, round(share)):
+        raise UsageError(
+            f"worker {slot} has no GPU left: {share:g} GPUs a worker, {len(gpus)} visible on this machine. "
+            "Use fewer --workers or a smaller --gpus-per-worker."
+        )
+    return ",".join(mine)
+
+
 @dataclass
 class _Process:
     process: subprocess.Popen[bytes]
@@ -104,6 +130,8 @@ class LocalPool:
     def start(self, slot: int) -> None:
         ours, theirs = Pipe()
         environment = {**os.environ, **thread_environment(self._options.threads_per_worker)}
+        if self._options.gpus_per_worker:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus_of_slot(slot, self._options.gpus_per_worker, visible_gpus())
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, str(theirs.fileno()), *sys.path],
             pass_fds=[theirs.fileno()],

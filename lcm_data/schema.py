@@ -79,7 +79,8 @@ def vector_type(item: pa.DataType, size: int) -> pa.DataType:
 
 def vector_array(values: np.ndarray[Any, Any], field_type: pa.DataType) -> pa.Array:
     """Wrap ``values`` [N, D] as an Arrow array of ``field_type`` without copying (the dtype must agree)."""
-    assert values.ndim == 2 and values.shape[1] == field_type.list_size
+    assert values.ndim == 2
+    assert values.shape[1] == field_type.list_size
     flat = pa.array(np.ascontiguousarray(values).reshape(-1), type=field_type.value_type)
     return pa.FixedSizeListArray.from_arrays(flat, type=field_type)
 

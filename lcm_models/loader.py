@@ -1,6 +1,6 @@
 """Documents of a corpus as tensors for a PyTorch training loop, shared out over ranks and loader workers.
 
-Each document is one tensor of its concepts in order. Batching, packing and what a model does with them are the caller's.
+Each document is one tensor of its concepts in order. Batching, packing and what models do with them are the caller's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ConceptDocuments(IterableDataset[torch.Tensor]):
 
     Over all readers (ranks, and the workers of a ``DataLoader`` on each) every document comes exactly once. With a
     ``seed`` the shards are permuted, differently for each ``epoch`` (set it with ``set_epoch``); inside a shard
-    documents keep their order, so add a shuffle buffer where that matters. With a ``normalizer`` concepts are normalised.
+    documents keep their order, so add a shuffle buffer where that matters. With a ``normalizer`` they are normalised.
 
     Raises:
         InputError: the corpus has no finished embeddings.

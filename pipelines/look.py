@@ -96,6 +96,7 @@ def statistics(
 ) -> dict[str, Any]:
     """Per language: documents, sentences, and means of what the stage has (characters, tokens, norms, ...)."""
     corpus, data = _pick(root, stage)
+    data.shards(langs, splits)  # refuses names that are not there
     rows = [_language_row(data, lang, splits) for lang in data.langs if langs is None or lang in langs]
     facts = {"stages": ", ".join(corpus.stages), "digest": data.manifest.digest}
     facts |= {name: value for name, value in data.manifest.provenance.items() if value}

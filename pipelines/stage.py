@@ -83,6 +83,7 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
         manifest = build_manifest(plan, state.commits)
         if not manifest.rows_done:
             raise RejectRateError(_nothing_left(manifest, stage.files.root))
+        _remove_orphans(stage.files, manifest)
         save_manifest(stage.files, manifest)
     seconds = time.monotonic() - begun
     done = [commit for unit, commit in state.commits.items() if unit not in before]
@@ -127,6 +128,13 @@ def _make_worker(stage: Stage, plan: Plan, commits: Mapping[int, Commit]) -> Sta
         if not commits:
             stage.files.remove(PLAN_PATH)
         raise
+
+
+def _remove_orphans(files: Files, manifest: Manifest) -> None:
+    """Delete shards no commit names: of a unit that was killed before its commit and then made fewer shards."""
+    for path in files.list("data").keys() - {shard.path for shard in manifest.shards}:
+        log.warning("%s/%s is removed: no commit names it", files.root, path)
+        files.remove(path)
 
 
 def _nothing_left(manifest: Manifest, root: str) -> str:

@@ -96,4 +96,3 @@ def test_changelog_begins_with_this_version() -> None:
     newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.M)
     assert newest is not None
     assert newest.group(1) == __version__
-

@@ -14,8 +14,8 @@ import pytest
 from drivers import pids, wait_for
 from toystage import FailsInSetup, NeedsExtra, Talks, Toy, ToyWorker, toy_unit
 
-from lcm_data.errors import LcmDataError, MissingExtraError
-from lcm_data.pool import Event, LocalPool, PoolOptions, num_cores, thread_environment
+from lcm_data.errors import LcmDataError, MissingExtraError, UsageError
+from lcm_data.pool import Event, LocalPool, PoolOptions, gpus_of_slot, num_cores, thread_environment
 from lcm_data.store.files import open_files
 from lcm_data.workers.base import Task
 
@@ -104,7 +104,7 @@ def test_any_other_error_in_setup_arrives_with_its_traceback(make_pool: Make) ->
     (event,) = next_events(pool)
     assert type(event.cause) is LcmDataError
     assert "a worker could not start:\nTraceback" in event.error
-    assert "ZeroDivisionError: the toy has no wheels" in event.error
+    assert "FileNotFoundError: the toy has no wheels" in event.error
 
 
 def test_workers_get_a_clean_place(
@@ -170,3 +170,16 @@ def test_a_pool_without_workers_is_patient() -> None:
     began = time.monotonic()
     assert pool.poll(0.05) == []
     assert time.monotonic() - began >= 0.05
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(1, ["0", "1", "2"]), (2, ["0,1", "2,3"]), (0.5, ["0", "0", "1", "1", "2"]), (0.25, ["0"] * 4 + ["1"])],
+)
+def test_local_workers_get_their_own_gpus(share: float, expected: list[str]) -> None:
+    assert [gpus_of_slot(slot, share, ["0", "1", "2", "3"]) for slot in range(len(expected))] == expected
+
+
+def test_too_few_gpus_are_refused() -> None:
+    with pytest.raises(UsageError, match="worker 2 has no GPU left: 1 GPUs a worker, 2 visible"):
+        gpus_of_slot(2, 1, ["4", "5"])

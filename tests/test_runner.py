@@ -26,7 +26,7 @@ def rejects_of(root: Path, unit: int) -> list[tuple[int, str]]:
     return [(reject["row"], reject["reason"]) for reject in read_rejects(open_files(root), unit)]
 
 
-@pytest.mark.parametrize("action", ["kill", "segv"])
+@pytest.mark.parametrize("action", ["kill", pytest.param("segv", marks=pytest.mark.slow)])
 def test_a_row_that_ends_its_worker_costs_only_itself(tmp_path: Path, toy_env: Path, action: str) -> None:
     toy = Toy(units=5, special={"2:17": action, "2:3": "raise"})
     digests = []

@@ -17,7 +17,7 @@ def main() -> None:
     from lcm_data.errors import LcmDataError
 
     try:
-        app()
+        app(prog_name="lcm-data")
     except LcmDataError as error:
         if os.environ.get("LCM_DATA_DEBUG"):
             raise

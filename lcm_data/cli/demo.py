@@ -33,7 +33,8 @@ def demo(
         return
     print()
     columns = list(result.languages[0])
-    render.table("What was produced", columns, [list(row.values()) for row in result.languages], columns[1:5])
+    rows = [list(row.values()) for row in result.languages]
+    render.table("What was produced", columns, rows, numbers=columns[1:5], one_line=columns[5:])
     print()
     render.table("One sentence on its way", ("", " "), list(result.example.items()))
     print()

@@ -23,9 +23,7 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(help="CPU threads of a worker; by default the cores are shared out.", rich_help_panel=_RUN),
 ]
-GpusOption = Annotated[
-    float | None, typer.Option(help="GPUs of a worker on Ray, fractions allowed.", rich_help_panel=_RUN)
-]
+GpusOption = Annotated[float | None, typer.Option(help="GPUs of a worker, fractions allowed.", rich_help_panel=_RUN)]
 RayAddressOption = Annotated[
     str | None,
     typer.Option(help="Ray cluster to join: auto, host:port or ray://host:port.", rich_help_panel=_RUN,

@@ -19,14 +19,35 @@ def as_json(value: Any) -> None:
     print(jsonlib.dumps(value, ensure_ascii=False, indent=1, default=str))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequence[str] = ()) -> None:
-    """A table with right-aligned number columns."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    numbers: Sequence[str] = (),
+    one_line: Sequence[str] = (),
+) -> None:
+    """A table with right-aligned ``numbers``; columns of ``one_line`` are cut short instead of wrapped."""
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=title, title_justify="left", title_style="bold", header_style="", box=None, pad_edge=False)
+    shown = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="",
+        box=None,
+        pad_edge=False,
+        expand=bool(one_line),
+    )
     for column in columns:
-        shown.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        short = column in one_line
+        shown.add_column(
+            column,
+            justify="right" if column in numbers else "left",
+            overflow="ellipsis" if short else "fold",
+            no_wrap=short,
+            ratio=1 if short else None,
+        )
     for row in rows:
         shown.add_row(*(_cell(value) for value in row))
     Console(highlight=False, soft_wrap=False).print(shown)

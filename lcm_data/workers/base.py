@@ -131,7 +131,8 @@ class Harness:
         return self._threads[name].submit(timed).result()
 
     def _probe(self, task: Task) -> None:
-        assert task.rows is not None and task.step > 0
+        assert task.rows is not None
+        assert task.step > 0
         start, stop = task.rows
         for row in range(start, stop, task.step):
             self.worker.files.write(marker_path(task.unit.id), json.dumps({"row": row}).encode())

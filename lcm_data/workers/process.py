@@ -7,6 +7,7 @@ outcomes. When the parent dies its end of the connection closes and the child en
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 import traceback
@@ -36,10 +37,12 @@ def main(descriptor: int) -> None:
         send("outcome", harness.run(task))
 
     try:
-        harness = Harness(connection.recv())
-        harness.setup()
+        received = connection.recv_bytes()
     except (EOFError, OSError):
         os._exit(1)
+    try:
+        harness = Harness(pickle.loads(received))  # noqa: S301 - from our parent
+        harness.setup()
     except LcmDataError as error:
         send("broken", error)
         return

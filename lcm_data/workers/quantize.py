@@ -50,7 +50,7 @@ class QuantizeWorker:
         table = read_shard(open_files(self.source), task.unit.spec["shard"], _COLUMNS)
         first, last = task.rows or (0, table.num_rows)
         keep = np.ones(table.num_rows, dtype=bool)
-        keep[: first], keep[last:] = False, False
+        keep[:first], keep[last:] = False, False
         keep[list(task.skip)] = False
         rejects = [_reject(table, row, CRASHED, "quantizing this row ended the worker") for row in task.skip]
         return _Loaded(task, table, np.flatnonzero(keep), rejects)

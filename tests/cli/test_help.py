@@ -54,7 +54,7 @@ def test_help_without_a_verb_lists_them_and_the_exit_codes(call: Callable[..., A
     text = call("--help").out
     assert all(verb in text for verb in VERBS)
     assert "Exit codes" in text
-    assert call(code=2).out == text
+    assert call(code=2).out.split() == text.split()
 
 
 def test_version(call: Callable[..., Any]) -> None:
@@ -77,9 +77,10 @@ def test_help_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
+    """Not even pydantic by us: the settings classes are in ``pipelines``. (Typer itself loads it to read arguments.)"""
     script = (
         "import atexit, sys\n"
-        "heavy = {'torch', 'ray', 'pyarrow', 'numpy', 'pydantic', 'fsspec', 'yaml', 'orjson', 'faiss', 'spacy'}\n"
+        "heavy = {'torch', 'ray', 'pyarrow', 'numpy', 'pipelines', 'fsspec', 'yaml', 'orjson', 'faiss', 'spacy'}\n"
         "atexit.register(lambda: print('LOADED', sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
         "from lcm_data.cli import main; main()"
     )

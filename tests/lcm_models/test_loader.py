@@ -63,7 +63,9 @@ def test_epochs_permute_and_repeat(corpus: Corpus) -> None:
 def test_concepts_are_normalised(corpus: Corpus) -> None:
     raw = torch.cat(list(ConceptDocuments(corpus)))
     normalizer = Normalizer.fit(raw.numpy())
-    torch.testing.assert_close(torch.cat(list(ConceptDocuments(corpus, normalizer=normalizer))), normalizer.normalize(raw))
+    torch.testing.assert_close(
+        torch.cat(list(ConceptDocuments(corpus, normalizer=normalizer))), normalizer.normalize(raw)
+    )
 
 
 def test_errors_name_what_is_there(corpus: Corpus, tmp_path: Path) -> None:

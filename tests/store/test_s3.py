@@ -56,6 +56,7 @@ def test_a_death_in_the_middle_of_an_upload(bucket: str, toy_env: Path, tmp_path
     assert [info.bytes for info in read_commits(files)[0].shards] == list(files.list("data").values())
 
 
+@pytest.mark.slow
 def test_kills_on_s3(bucket: str, toy_env: Path, tmp_path: Path) -> None:
     toy, root = Toy(units=25, pause=0.05, special={"3:3": "raise"}), f"{bucket}/codes"
     driver = start_driver(root, toy, {"TOY_PAUSE": "0.005"}, workers=2)

@@ -246,7 +246,7 @@ class NeedsExtra(ToyWorker):
 
 class FailsInSetup(ToyWorker):
     def setup(self) -> None:
-        raise ZeroDivisionError("the toy has no wheels")
+        raise FileNotFoundError("the toy has no wheels")
 
 
 class Talks(ToyWorker):
