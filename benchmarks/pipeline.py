@@ -2,9 +2,9 @@
 
     python -m benchmarks.pipeline [DOCUMENTS] [--workers 1] [--model-dim 64] [--layers 2] [--levels 8] [--units 256]
 
-DOCUMENTS is any input of ``lcm-data segment`` (by default the embedded demo documents, 50 times over). The job runs
+DOCUMENTS is any input of ``lcm-data segment`` (by default the embedded demo documents, 50 times over). It runs
 once and at four times the size (every document four times under new ids); the memory of the largest worker should stay.
-The encoder has random weights and is small, so ``encode`` shows the pipeline more than the network; MB/s are of text for
+The encoder has random weights and is small, so ``encode`` shows the pipeline more than the net; MB/s are of text for
 ``segment`` and of vectors for the others. Workers are local processes.
 """
 

@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 SUPPORT = Path(__file__).with_name("support")
+
+# A busy machine is not a failure: time is limited per test, not per example.
+settings.register_profile("lcm", deadline=None)
+settings.load_profile("lcm")
 
 
 @pytest.fixture(autouse=True, scope="session")

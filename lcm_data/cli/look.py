@@ -58,15 +58,20 @@ def verify(
         for stage in result["stages"]:
             done, units = stage["units_done"], stage["units"]
             unfinished = "" if done == units else f", unfinished: {done:,} of {units:,} units"
-            counts = f"{stage['shards']:,} shards, {stage['rows']:,} rows, {len(stage['problems'])} problems"
+            found = _problems(len(stage["problems"]))
+            counts = f"{stage['shards']:,} shards, {stage['rows']:,} rows, {found}"
             print(f"{stage['stage']}: {counts}{unfinished}")
             for problem in stage["problems"]:
-                print(f"  {problem['path']}: {problem['what']}")
+                print(f"  {problem['path']}: {' '.join(problem['what'].split())}")
     if result["problems"]:
         raise VerificationError(
-            f"{result['problems']} problems found. Run the stage again to redo damaged units; delete files that no "
-            "commit names."
+            f"{_problems(result['problems'])} found. Delete the files named above and run their stage again: only "
+            "their units are done anew."
         )
+
+
+def _problems(number: int) -> str:
+    return f"{number:,} problem{'' if number == 1 else 's'}"
 
 
 def inspect(

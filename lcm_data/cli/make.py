@@ -6,6 +6,8 @@ Each collects what was given, lets ``pipelines`` check it against the settings f
 from __future__ import annotations
 
 from functools import partial
+import contextlib
+import sys
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -206,6 +208,7 @@ def _run(
             estimate(module.make_stage(settings), settings.run_options, settings.overwrite), _NOUNS[verb], json
         )
     else:
-        with progress(verb, _NOUNS[verb], quiet or json) as show:
+        # Ray reports deaths of nodes and workers on stdout, which is for the result alone.
+        with progress(verb, _NOUNS[verb], quiet or json) as show, contextlib.redirect_stdout(sys.stderr):
             report = module.run(settings, show)
         render.report(report, verb, json)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pipelines.stage import DryRun, Report
 
 _SHOWN_ITEMS = 4
@@ -27,13 +29,9 @@ def table(
     one_line: Sequence[str] = (),
 ) -> None:
     """A table with right-aligned ``numbers``; columns of ``one_line`` are cut short instead of wrapped."""
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
         header_style="",
         box=None,
         pad_edge=False,
@@ -50,13 +48,27 @@ def table(
         )
     for row in rows:
         shown.add_row(*(_cell(value) for value in row))
-    Console(highlight=False, soft_wrap=False).print(shown)
+    heading(title)
+    _console().print(shown)
+
+
+def heading(title: str) -> None:
+    """A line of its own: as the title of a table it would be folded to the width of the columns."""
+    from rich.text import Text
+
+    _console().print(Text(title, style="bold"), soft_wrap=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
 
 
 def records(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """A table of records: those of ``columns`` that any of them has, by default everything."""
     if not rows:
-        print(title)
+        heading(title)
         return
     present = list(dict.fromkeys(name for row in rows for name in row))
     shown = [name for name in columns or present if name in present]

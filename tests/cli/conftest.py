@@ -52,7 +52,9 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Documents in two languages, and two rows that cannot be used."""
     folder = tmp_path_factory.mktemp("inputs")
-    write_jsonl(folder / "docs.jsonl", [{**doc, "text": doc["text"][:600]} for doc in embedded(["eng_Latn", "fra_Latn"])])
+    write_jsonl(
+        folder / "docs.jsonl", [{**doc, "text": doc["text"][:600]} for doc in embedded(["eng_Latn", "fra_Latn"])]
+    )
     write_jsonl(folder / "odd.jsonl", [{"id": "nothing", "lang": "eng_Latn", "text": None}, [1, 2]])
     return folder
 

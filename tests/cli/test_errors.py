@@ -15,7 +15,10 @@ ERRORS: dict[str, tuple[list[object], str]] = {
     "unknown format": (["segment", "{corpus}/segments/_lcm/config.yaml", "{tmp}/out"], "is of no known format"),
     "language": (["segment", "{inputs}", "{tmp}/out", "--lang", "englisch"], r"unknown language 'englisch'"),
     "segmenter": (["segment", "{inputs}", "{tmp}/out", "--segmenter", "rule"], r"Did you mean 'rules'\?"),
-    "segmenter module": (["segment", "{inputs}", "{tmp}/out", "--segmenter", "no.such:Thing"], "cannot import segmenter"),
+    "segmenter module": (
+        ["segment", "{inputs}", "{tmp}/out", "--segmenter", "no.such:Thing"],
+        "cannot import segmenter",
+    ),
     "splits": (["segment", "{inputs}", "{tmp}/out", "--test", "0.9", "--validation", "0.2"], "add up to at most 1"),
     "executor": (["segment", "{inputs}", "{tmp}/out", "--executor", "spark"], "unknown executor 'spark'"),
     "negative": (["segment", "{inputs}", "{tmp}/out", "--max-chars", "-1"], "max_chars: .* got -1"),
@@ -55,7 +58,9 @@ def test_one_message(call: Callable[..., Any], finished: Path, inputs: Path, tmp
     assert snapshot(finished) == before
 
 
-@pytest.mark.parametrize("args", [["nosuch"], ["encode", "c", "--nosuch"], ["segment", "one"], ["encode", "c", "--workers", "x"]])
+@pytest.mark.parametrize(
+    "args", [["nosuch"], ["encode", "c", "--nosuch"], ["segment", "one"], ["encode", "c", "--workers", "x"]]
+)
 def test_usage(call: Callable[..., Any], args: list[str]) -> None:
     called = call(*args, code=2)
     assert called.out == ""

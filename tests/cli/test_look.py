@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import copy, snapshot
+from jobs import ODD, check_whole, copy, digests, snapshot
 
 from lcm_data.corpus import open_corpus
 
@@ -76,7 +76,7 @@ def test_verify_says_what_is_unfinished(call: Callable[..., Any], unfinished: Pa
 
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[40] ^= 1  # in a data page: the file opens as before
     path.write_bytes(content)
 
 
@@ -104,10 +104,15 @@ def test_a_tampered_shard(
     damage(next(iter(sorted((corpus / "embeddings" / "data").rglob("*.parquet")))))
     called = call("verify", corpus, "--level", level, code=5)
     assert re.search(what, called.out)
-    assert "1 problems" in called.out
-    assert "1 problem" in called.err
+    assert "1 problem\n" in called.out
+    assert "1 problem found" in called.err
     called = call("verify", corpus, "--level", level, "--json", code=5)
     assert [len(stage["problems"]) for stage in called.json["stages"]] == [0, 1, 0]
+    # What the message advises repairs it.
+    (problem,) = called.json["stages"][1]["problems"]
+    (corpus / "embeddings" / problem["path"]).unlink(missing_ok=True)
+    call("encode", corpus, *ODD, "--executor", "local")
+    assert check_whole(corpus) == digests(finished)
 
 
 # --- inspect ---------------------------------------------------------------------------------------------------------
@@ -141,7 +146,11 @@ def test_statistics_of_the_last_stage_and_of_one_split(call: Callable[..., Any],
 
 @pytest.mark.parametrize(
     ("stage", "measures"),
-    [("segments", {"text", "n_chars"}), ("embeddings", {"text", "n_tokens", "norm"}), ("codes", {"codes", "resid_norm"})],
+    [
+        ("segments", {"text", "n_chars"}),
+        ("embeddings", {"text", "n_tokens", "norm"}),
+        ("codes", {"codes", "resid_norm"}),
+    ],
 )
 def test_head(call: Callable[..., Any], finished: Path, stage: str, measures: set[str]) -> None:
     rows = call("inspect", finished, "--stage", stage, "--head", 3, "--json").json["rows"]
@@ -199,6 +208,7 @@ def test_inspect_shows_what_is_committed(call: Callable[..., Any], unfinished: P
 def test_numbers_of_a_column_line_up(call: Callable[..., Any], finished: Path) -> None:
     lines = call("inspect", finished).out.splitlines()[2:4]
     cells = [fields(line)[3:] for line in lines]
+    assert len(cells[0]) == 2
     assert len({tuple(len(cell.partition(".")[2]) for cell in row) for row in cells}) == 1
 
 

@@ -1,4 +1,4 @@
-"""The commands themselves, killed at random moments: a rerun, with other workers, gives what an undisturbed run gives."""
+"""The commands, killed at random moments: a rerun, with other workers, gives what an undisturbed run gives."""
 
 from __future__ import annotations
 

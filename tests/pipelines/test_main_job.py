@@ -109,7 +109,10 @@ def test_provenance_reaches_every_later_stage(finished: Path) -> None:
     corpus = open_corpus(finished)
     assert corpus.segments.metadata["segmenter"].startswith("rules")
     assert corpus.embeddings.metadata["trained"] == "false"
-    assert corpus.embeddings.metadata.items() >= {"store_dtype": "float16", "compute_dtype": "float32", "dim": "32"}.items()
+    assert (
+        corpus.embeddings.metadata.items()
+        >= {"store_dtype": "float16", "compute_dtype": "float32", "dim": "32"}.items()
+    )
     codes = corpus.codes.metadata
     assert codes["encoder_revision"] == corpus.embeddings.metadata["encoder_revision"]
     assert (codes["levels"], codes["units"]) == ("3", "8")

@@ -75,7 +75,9 @@ def test_poison_in_json_lines(tmp_path: Path, clean: list[tuple[str, str, str]],
     assert sentences(tmp_path / "corpus") == clean
     assert [reject["reason"] for reject in rejects] == [reason for _, reason in POISON.values()]
     assert all(reject["error"] and len(reject["text"]) <= 200 for reject in rejects)
-    named = {reject["reason"]: reject["doc_id"] for reject in rejects if reject["reason"] not in {"wrong_type", "empty_text"}}
+    named = {
+        reject["reason"]: reject["doc_id"] for reject in rejects if reject["reason"] not in {"wrong_type", "empty_text"}
+    }
     assert named["null_text"] == "p-null"
     assert named["unknown_language"] == "p-lang"
     assert named["invalid_json"].startswith("in.jsonl#")
@@ -120,7 +122,7 @@ def test_poison_in_csv(tmp_path: Path, clean: list[tuple[str, str, str]]) -> Non
         writer.writeheader()
         writer.writerows([GOOD[0], *[row for row, _ in poison], *GOOD[1:]])
     with open(tmp_path / "in.csv", "ab") as raw:
-        raw.write(b'p-utf8,eng_Latn,caf\xe9\r\np-few,eng_Latn\r\n')
+        raw.write(b"p-utf8,eng_Latn,caf\xe9\r\np-few,eng_Latn\r\n")
     rejects = run_segment(tmp_path / "corpus", tmp_path / "in.csv", unit_bytes=3000)
     assert sentences(tmp_path / "corpus") == clean
     expected = [reason for _, reason in poison] + ["invalid_utf8", "wrong_fields"]
@@ -174,7 +176,9 @@ def corpus_of(folder: Path, texts: list[str], lang: str = "eng_Latn") -> Path:
 
 
 def run_encode(corpus: Path, **settings: Any) -> list[tuple[str, str]]:
-    encode.run(EncodeConfig(corpus=str(corpus), model="m", backend="oddencoder:OddEncoder", executor="local", **settings))
+    encode.run(
+        EncodeConfig(corpus=str(corpus), model="m", backend="oddencoder:OddEncoder", executor="local", **settings)
+    )
     check_whole(corpus, ["segments", "embeddings"])
     return [(row["text"], row["reason"]) for row in rejects_of(corpus, "embeddings")]
 
@@ -226,7 +230,9 @@ def test_a_sentence_that_kills_its_worker(tmp_path: Path, word: str) -> None:
 
 
 def test_a_language_the_encoder_does_not_know(tmp_path: Path) -> None:
-    rows = [{"id": n, "lang": lang, "text": text} for n, text in enumerate(SENTENCES) for lang in ("eng_Latn", "spa_Latn")]
+    rows = [
+        {"id": n, "lang": lang, "text": text} for n, text in enumerate(SENTENCES) for lang in ("eng_Latn", "spa_Latn")
+    ]
     run_segment(tmp_path / "corpus", write_jsonl(tmp_path / "in.jsonl", rows), validation=0, test=0)
     rejects = run_encode(tmp_path / "corpus")
     assert rejects == [(text, "unsupported_language") for text in SENTENCES]

@@ -55,7 +55,9 @@ def test_a_killed_driver_on_s3(local: Path, bucket: str) -> None:
     assert 0 < done < units
     (stage,) = [stage for stage in cli("status", corpus, "--json").json["stages"] if stage["stage"] == "embeddings"]
     assert (stage["units_done"], stage["state"]) == (done, "stopped, rerun to resume")
-    assert cli("encode", corpus, *ODD, "--json").json["units_done"] == units - done  # the lock of the dead is no hindrance
+    assert (
+        cli("encode", corpus, *ODD, "--json").json["units_done"] == units - done
+    )  # the lock of the dead is no hindrance
     cli("quantize", corpus, *SMALL_BOOK)
     assert check_whole(corpus) == check_whole(local / "corpus")
 
