@@ -24,20 +24,15 @@ from pipelines import encode, quantize, segment
 from pipelines.stage import Report
 
 
-def write_copies(documents: str, target: Path, copies: int) -> int:
-    """All documents of the input ``copies`` times under different ids; returns bytes of text."""
-    size = 0
+def write_copies(documents: str, target: Path, copies: int) -> None:
+    """All documents of the input ``copies`` times under different ids."""
+    parts = [part.slice for piece in pieces(list_inputs([documents]).files) for part in scan(piece, Columns())]
     with open(target, "w", encoding="utf-8") as out:
-        for piece in pieces(list_inputs([documents]).files):
-            for part in scan(piece, Columns()):
-                for item in read(part.slice, Columns()):
-                    if not isinstance(item, Document):
-                        continue
-                    size += copies * len(item.text.encode())
-                    for copy in range(copies):
-                        row = {"id": f"{copy}/{item.doc_id}", "lang": item.lang, "text": item.text}
-                        out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return size
+        for copy in range(copies):  # one after the other, so that no unit sees a document twice
+            for item in (item for part in parts for item in read(part, Columns())):
+                if isinstance(item, Document):
+                    row = {"id": f"{copy}/{item.doc_id}", "lang": item.lang, "text": item.text}
+                    out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def run(lines: Path, folder: Path, model: Path, args: argparse.Namespace) -> list[tuple[Report, float]]:

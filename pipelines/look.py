@@ -18,7 +18,7 @@ from lcm_data.store.commits import Commit, read_commits, read_rejects
 from lcm_data.store.files import Files
 from lcm_data.store.lock import is_locked
 from lcm_data.store.manifest import MANIFEST_PATH, build_manifest
-from lcm_data.store.plan import load_plan
+from lcm_data.store.plan import Plan, load_plan
 from lcm_data.store.verify import LEVELS, verify_stage
 
 _MEASURES = ("n_chars", "n_tokens", "truncated", "norm", "resid_norm")
@@ -38,10 +38,11 @@ def corpus_status(root: str) -> list[dict[str, Any]]:
         manifest = build_manifest(plan, commits)
         complete = files.size(MANIFEST_PATH) is not None
         running = not complete and is_locked(files)
+        state = "complete" if complete else "running" if running else "stopped, rerun to resume"
         records.append(
             {
                 "stage": name,
-                "state": "complete" if complete else "running" if running else "stopped, rerun to resume",
+                "state": "outdated, rerun with --overwrite" if _is_outdated(corpus, name, plan) else state,
                 "units": len(plan.units),
                 "units_done": len(commits),
                 "rows_in": manifest.rows_in,
@@ -52,6 +53,13 @@ def corpus_status(root: str) -> list[dict[str, Any]]:
             }
         )
     return records
+
+
+def _is_outdated(corpus: Corpus, stage: str, plan: Plan) -> bool:
+    """Whether the stage before was made anew with other settings or inputs since this one was made from it."""
+    before = {"embeddings": "segments", "codes": "embeddings"}.get(stage)
+    now = load_plan(corpus.files.child(before)) if before else None
+    return now is not None and plan.notes.get("upstream", now.hash) != now.hash
 
 
 def _time_left(commits: dict[int, Commit], total_rows: int) -> str:

@@ -160,11 +160,11 @@ def _resumable(files: Files, plan: Plan) -> dict[int, Commit]:
     """Commits whose shards are still there; the records of others are removed so that their units are done again."""
     files.sweep()
     commits = read_commits(files)
-    whole = intact(commits, files.list("data"), plan.hash) if commits else {}
+    whole = intact(commits, files.list("data") | files.list("_lcm/rejects"), plan.hash) if commits else {}
     if len(whole) < len(plan.units):  # first of all: readers trust a manifest
         files.remove(MANIFEST_PATH)
     for unit in sorted(commits.keys() - whole.keys()):
-        log.warning("unit %06d is done again: a shard of it is missing or has another size", unit)
+        log.warning("unit %06d is done again: a file of it is missing or has another size", unit)
         files.remove(commit_path(unit))
     return whole
 

@@ -201,7 +201,7 @@ def test_every_public_name_has_a_docstring() -> None:
                     assert inspect.getdoc(member), f"{name}.{attribute}"
 
 
-# --- what travels and what ships ---------------------------------------------------------------------------------------
+# --- what travels and what ships -----------------------------------------------------------------------------------
 
 
 def test_workers_are_small() -> None:

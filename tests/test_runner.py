@@ -171,6 +171,7 @@ def test_a_second_signal_ends_at_once(toy_env: Path) -> None:
 
 
 def test_a_signal_after_the_last_unit_is_no_interruption() -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         wait_for(lambda: stop.count)
@@ -178,7 +179,7 @@ def test_a_signal_after_the_last_unit_is_no_interruption() -> None:
     with pytest.raises(InterruptedRunError, match="stopped by SIGTERM with 2 of 3") as caught:
         stop.raise_if_set(done=2, total=3)
     assert caught.value.exit_code == 143
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_stop_signal_outside_the_main_thread_does_nothing() -> None:

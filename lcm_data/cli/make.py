@@ -5,9 +5,9 @@ Each collects what was given, lets ``pipelines`` check it against the settings f
 
 from __future__ import annotations
 
-from functools import partial
 import contextlib
 import sys
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any
 

@@ -32,6 +32,7 @@ def table(
     from rich.table import Table
 
     shown = Table(
+        show_header=any(map(str.strip, columns)),
         header_style="",
         box=None,
         pad_edge=False,
@@ -90,7 +91,7 @@ def _fixed(value: Any, decimals: int) -> Any:
 
 def facts(title: str, pairs: Mapping[str, Any]) -> None:
     """Names and values, one pair a line."""
-    table(title, ("", " "), list(pairs.items()))
+    table(title, ("", " "), [(name.replace("_", " "), value) for name, value in pairs.items()])
 
 
 def _cell(value: Any) -> str:
@@ -136,7 +137,7 @@ def report(result: Report, verb: str, json: bool) -> None:
         pairs["truncated"] = int(truncated)
     langs = {name.split("/")[1] for name in manifest.partitions}
     pairs |= {"languages": len(langs), "shards": len(manifest.shards), "size": size(manifest.bytes)}
-    pairs |= {name.replace("_", " "): value for name, value in result.extra.items() if value not in ((), [], None)}
+    pairs |= {name: value for name, value in result.extra.items() if value not in ((), [], None)}
     if result.units_done:
         pairs["this run"] = (
             f"{result.units_done} of {result.units} units in {result.seconds:.1f} s, "

@@ -1,8 +1,9 @@
-"""Turns a model name or a path into a loaded text encoder with its tokenizer, or into a cheap description of it.
+"""Turns a model name or a path into a loaded text encoder or decoder with its tokenizer, or a cheap description of it.
 
 A model is a folder (weights, a SentencePiece ``*.model``, optionally ``config.json``) or a single weights file with the
-tokenizer beside it. Names that are no path are downloaded by ``lcm_data.sonar.hub``; formats are recognised by
-``lcm_data.sonar.layout`` and read by ``lcm_data.sonar.weights``.
+tokenizer beside it. A folder may hold an encoder and a decoder, in one file or in two. Names that are no path are
+downloaded by ``lcm_data.sonar.hub``; formats are recognised by ``lcm_data.sonar.layout`` and
+``lcm_data.sonar.decoder_layout``, and read by ``lcm_data.sonar.weights``.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lcm_data.errors import CheckpointError, UnknownNameError, UsageError
 from lcm_data.languages import FLORES_200
+from lcm_data.sonar.decoder_layout import EMBED as DECODER_EMBED
+from lcm_data.sonar.decoder_layout import OUTPUT as DECODER_OUTPUT
+from lcm_data.sonar.decoder_layout import DecoderLayout, text_decoder_layout
 from lcm_data.sonar.fingerprint import file_sha256
 from lcm_data.sonar.layout import HF_TO_OURS_ROWS, Layout, text_encoder_layout
 from lcm_data.sonar.tokenizer import SonarTokenizer
@@ -23,13 +27,22 @@ from lcm_data.sonar.weights import read_shapes, read_tensors
 if TYPE_CHECKING:
     import torch
 
+    from lcm_data.sonar.text_decoder import TextDecoder
     from lcm_data.sonar.text_encoder import TextEncoder
 
 logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16")
 
-_WEIGHTS_NAMES = ("model.safetensors", "sonar_text_encoder.pt", "pytorch_model.bin")
+Kind = Literal["encoder", "decoder"]
+
+_WEIGHTS_NAMES: dict[Kind, tuple[str, ...]] = {
+    "encoder": ("encoder.safetensors", "model.safetensors", "sonar_text_encoder.pt", "pytorch_model.bin"),
+    "decoder": (
+        *("decoder.safetensors", "model.safetensors", "sonar_text_decoder.pt", "finetuned_decoder.pt"),
+        "pytorch_model.bin",
+    ),
+}
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -48,8 +61,12 @@ class ModelFiles:
         return tuple(self.hints.get("languages", FLORES_200))
 
     def layout(self) -> Layout:
-        """Sizes and tensor names, without reading the tensors."""
+        """Sizes and tensor names of a text encoder, without reading the tensors."""
         return text_encoder_layout(read_shapes(self.weights), self.hints, str(self.weights))
+
+    def decoder_layout(self) -> DecoderLayout:
+        """Sizes and tensor names of a text decoder, without reading the tensors."""
+        return text_decoder_layout(read_shapes(self.weights), self.hints, str(self.weights))
 
     def identity(self) -> dict[str, str]:
         """What makes two runs comparable: model, weights, tokenizer, sizes. All values are text.
@@ -65,8 +82,24 @@ class ModelFiles:
             "max_seq_len": str(config.max_tokens),
             "pooling": "mean",
             "normalized": "false",
-            "trained": "false" if self.hints.get("trained") is False else "true",
+            "trained": self._trained,
         }
+
+    def decoder_identity(self) -> dict[str, str]:
+        """As ``identity``, of a text decoder; ``decoder_revision`` is the sha256 of the weights."""
+        config = self.decoder_layout().config
+        return {
+            "decoder": self.name,
+            "decoder_revision": file_sha256(self.weights),
+            "tokenizer_revision": file_sha256(self.tokenizer),
+            "dim": str(config.model_dim),
+            "max_seq_len": str(config.max_tokens),
+            "trained": self._trained,
+        }
+
+    @property
+    def _trained(self) -> str:
+        return "false" if self.hints.get("trained") is False else "true"
 
 
 @dataclass(frozen=True)
@@ -90,8 +123,23 @@ class SonarTextModel:
     dim: int
 
 
-def find_model(name_or_path: str | Path) -> ModelFiles:
+@dataclass(frozen=True)
+class SonarTextDecoder:
+    """A text decoder ready to run, with its tokenizer; the attributes are those of ``SonarTextModel``."""
+
+    decoder: TextDecoder
+    tokenizer: SonarTokenizer
+    files: ModelFiles
+    name: str
+    fingerprint: str
+    dim: int
+
+
+def find_model(name_or_path: str | Path, kind: Kind = "encoder") -> ModelFiles:
     """The files of a model given as a folder, a weights file or a name (which may download).
+
+    In a folder, ``encoder.safetensors`` or ``decoder.safetensors`` come before ``model.safetensors`` (which may hold
+    both) and before the file names of the published models.
 
     Raises:
         CheckpointError: nothing there, several candidates, no tokenizer, or the download failed.
@@ -102,7 +150,7 @@ def find_model(name_or_path: str | Path) -> ModelFiles:
     path = Path(name).expanduser()
     # Where a model lies is no part of its identity: shards are the same wherever it was mounted.
     if path.is_dir():
-        return _files(path.resolve().name, _only_weights(path))
+        return _files(path.resolve().name, _only_weights(path, kind))
     if path.is_file():
         return _files(path.name, path)
     return _files(name, hub.model_weights(name))
@@ -131,8 +179,8 @@ def load_text_encoder(
     files = find_model(name_or_path)
     layout = files.layout()
     tokenizer = open_tokenizer(files, layout, threads=threads)
-    if layout.has_decoder:
-        logger.warning("%s holds an encoder and a decoder; only the encoder is used", files.weights)
+    if layout.has_decoder and layout.hf_rows:
+        logger.warning("%s holds a decoder too. In ports of the decoder alone the encoder means nothing", files.weights)
     return SonarTextModel(
         encoder=_build(files.weights, layout, target, getattr(torch, dtype)),
         tokenizer=tokenizer,
@@ -143,7 +191,41 @@ def load_text_encoder(
     )
 
 
-def open_tokenizer(files: ModelFiles, layout: Layout, *, threads: int = 1) -> SonarTokenizer:
+def load_text_decoder(
+    name_or_path: str | Path, *, device: str = "auto", dtype: str = "float32", threads: int = 1
+) -> SonarTextDecoder:
+    """Load a SONAR text decoder.
+
+    Args:
+        name_or_path: a folder, a weights file, ``text_sonar_basic_decoder``, ``text_sonar_finetuned_decoder`` or
+            ``hf:owner/repo``.
+        device: "auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", ...
+        dtype: of the weights and the computation: float32, bfloat16 or float16.
+        threads: of the tokenizer.
+
+    Raises:
+        CheckpointError: the files are missing, truncated or of another kind of network.
+        UsageError: unknown device or dtype.
+    """
+    import torch
+
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
+    target = resolve_device(device)
+    files = find_model(name_or_path, "decoder")
+    layout = files.decoder_layout()
+    tokenizer = open_tokenizer(files, layout, threads=threads)
+    return SonarTextDecoder(
+        decoder=_build_decoder(files.weights, layout, target, getattr(torch, dtype)),
+        tokenizer=tokenizer,
+        files=files,
+        name=files.name,
+        fingerprint=file_sha256(files.weights),
+        dim=layout.config.model_dim,
+    )
+
+
+def open_tokenizer(files: ModelFiles, layout: Layout | DecoderLayout, *, threads: int = 1) -> SonarTokenizer:
     """The tokenizer of a model, checked against the rows of its embedding.
 
     Raises:
@@ -184,16 +266,55 @@ def resolve_device(device: str) -> torch.device:
 
 def read_encoder_state(weights: Path, layout: Layout) -> dict[str, torch.Tensor]:
     """The tensors of a text encoder under our (fairseq2's) names and in our row order, on the CPU as stored."""
+    tensors = read_tensors(weights)
+    state = {ours: tensors[theirs] for ours, theirs in layout.sources.items()}
+    if layout.hf_rows:
+        state["encoder_frontend.embed.weight"] = _our_rows(state["encoder_frontend.embed.weight"])
+    return state
+
+
+def read_decoder_state(weights: Path, layout: DecoderLayout) -> dict[str, torch.Tensor]:
+    """The tensors of a text decoder that matter, under our (fairseq2's) names and in our row order, as stored.
+
+    Raises:
+        CheckpointError: the output projection is not the embedding.
+    """
     import torch
 
     tensors = read_tensors(weights)
     state = {ours: tensors[theirs] for ours, theirs in layout.sources.items()}
-    if layout.hf_rows:
-        embed = state["encoder_frontend.embed.weight"]
-        rows = torch.arange(embed.shape[0])
-        rows[:4] = torch.tensor(HF_TO_OURS_ROWS)
-        state["encoder_frontend.embed.weight"] = embed[rows]
+    embed = state[DECODER_EMBED]
+    for name in layout.tied:
+        if tensors[name].data_ptr() != embed.data_ptr() and not torch.equal(tensors[name], embed):
+            raise CheckpointError(f"{weights}: {name!r} differs from the embedding; the two are one in SONAR.")
+    state[DECODER_EMBED] = state[DECODER_OUTPUT] = _our_rows(embed) if layout.hf_rows else embed
     return state
+
+
+def _our_rows(embed: torch.Tensor) -> torch.Tensor:
+    """An embedding of Hugging Face or fairseq with its first four rows in our order."""
+    import torch
+
+    rows = torch.arange(embed.shape[0])
+    rows[:4] = torch.tensor(HF_TO_OURS_ROWS)
+    return embed[rows]
+
+
+def _build_decoder(path: Path, layout: DecoderLayout, device: torch.device, dtype: torch.dtype) -> TextDecoder:
+    """The network with the weights of the file; float32 weights on a CPU stay mapped."""
+    import torch
+
+    from lcm_data.sonar.text_decoder import TextDecoder
+
+    with torch.device("meta"):
+        decoder = TextDecoder(layout.config)
+    state = read_decoder_state(path, layout)
+    del state[DECODER_OUTPUT]
+    state = {name: tensor.to(device=device, dtype=dtype).contiguous() for name, tensor in state.items()}
+    decoder.load_state_dict({**state, DECODER_OUTPUT: state[DECODER_EMBED]}, assign=True)
+    decoder.tie()
+    decoder.reset_positions()
+    return decoder.requires_grad_(False).eval()
 
 
 def _build(path: Path, layout: Layout, device: torch.device, dtype: torch.dtype) -> TextEncoder:
@@ -224,9 +345,9 @@ def _files(name: str, weights: Path) -> ModelFiles:
     return ModelFiles(name=name, weights=weights, tokenizer=_tokenizer_file(weights, hints), hints=hints)
 
 
-def _only_weights(folder: Path) -> Path:
+def _only_weights(folder: Path, kind: Kind) -> Path:
     """The weights file of a folder: a usual name, else the only file with a usual ending."""
-    for name in _WEIGHTS_NAMES:
+    for name in _WEIGHTS_NAMES[kind]:
         if (folder / name).is_file():
             return folder / name
     found = sorted(p for p in folder.iterdir() if p.suffix in _WEIGHTS_SUFFIXES and p.is_file())
@@ -236,7 +357,7 @@ def _only_weights(folder: Path) -> Path:
         listed = ", ".join(p.name for p in found)
         raise CheckpointError(f"{folder} holds several weights files ({listed}). Give the path of one of them.")
     raise CheckpointError(
-        f"{folder} holds no weights. Expected one of {', '.join(_WEIGHTS_NAMES)} or a single "
+        f"{folder} holds no weights. Expected one of {', '.join(_WEIGHTS_NAMES[kind])} or a single "
         f"*{', *'.join(_WEIGHTS_SUFFIXES)} file."
     )
 

@@ -1,4 +1,4 @@
-"""The sizes of a SONAR text encoder; needs no torch. Reading them off a file is ``lcm_data.sonar.layout``."""
+"""The sizes of a SONAR text encoder and decoder; needs no torch. ``lcm_data.sonar.layout`` reads them off a file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ NUM_DATA_TAGS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextEncoderConfig:
-    """Sizes of the network; the defaults are those of ``text_sonar_basic_encoder`` (766.1 M parameters).
-
-    ``max_tokens`` counts the language token and ``</s>``: 512 plus the padding index plus 1, as in fairseq2.
-    """
+class _Sizes:
+    """What encoder and decoder have in common, with the values of the published models."""
 
     model_dim: int = 1024
     num_layers: int = 24
@@ -35,6 +32,14 @@ class TextEncoderConfig:
                 f"with num_heads={self.num_heads}."
             )
 
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig(_Sizes):
+    """Sizes of the network; the defaults are those of ``text_sonar_basic_encoder`` (766.1 M parameters).
+
+    ``max_tokens`` counts the language token and ``</s>``: 512 plus the padding index plus 1, as in fairseq2.
+    """
+
     @property
     def num_parameters(self) -> int:
         """How many numbers the checkpoint holds (the position table is computed, not stored)."""
@@ -45,3 +50,20 @@ class TextEncoderConfig:
     def flops(self, num_tokens: int) -> float:
         """Multiply-adds of the projections and feed-forward times two for ``num_tokens`` tokens, attention left out."""
         return 2.0 * num_tokens * self.num_layers * (4 * self.model_dim**2 + 2 * self.model_dim * self.ffn_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDecoderConfig(_Sizes):
+    """Sizes of the network; the defaults are those of ``text_sonar_basic_decoder`` (866.9 M parameters).
+
+    ``max_tokens`` counts the two tokens of the prompt and the last ``</s>``.
+    """
+
+    max_tokens: int = 512
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the checkpoint holds, the output projection (tied to the embedding) counted once."""
+        d, f = self.model_dim, self.ffn_dim
+        layer = 8 * (d * d + d) + 2 * d * f + f + d + 6 * d
+        return self.vocab_size * d + self.num_layers * layer + 2 * d

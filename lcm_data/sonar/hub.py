@@ -1,4 +1,4 @@
-"""Model names to files: the official SONAR text encoder and its ports on the Hugging Face Hub, kept in a cache.
+"""Model names to files: the official SONAR text networks and their ports on the Hugging Face Hub, kept in a cache.
 
 Fetching is ``lcm_data.sonar.fetch``, or the package huggingface_hub for the Hub when it is installed. Each file can be
 put into place by hand instead; messages say where.
@@ -52,6 +52,12 @@ NLLB_TOKENIZER = RemoteFile("https://dl.fbaipublicfiles.com/SONAR/sentencepiece.
 MODELS: dict[str, RemoteModel] = {
     "text_sonar_basic_encoder": RemoteModel(
         weights=RemoteFile("https://dl.fbaipublicfiles.com/SONAR/sonar_text_encoder.pt"), tokenizer=NLLB_TOKENIZER
+    ),
+    "text_sonar_basic_decoder": RemoteModel(
+        weights=RemoteFile("https://dl.fbaipublicfiles.com/SONAR/sonar_text_decoder.pt"), tokenizer=NLLB_TOKENIZER
+    ),
+    "text_sonar_finetuned_decoder": RemoteModel(
+        weights=RemoteFile("https://dl.fbaipublicfiles.com/SONAR/finetuned_decoder.pt"), tokenizer=NLLB_TOKENIZER
     ),
 }
 """Names that need no owner; a new one is one entry."""

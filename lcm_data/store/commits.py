@@ -127,21 +127,23 @@ def _are_on_disk(files: Files, shards: Iterable[ShardInfo]) -> bool:
 
 def read_commit(files: Files, unit: int) -> Commit | None:
     """The commit of ``unit``, None if it has none."""
-    try:
-        return _load(files, commit_path(unit))
-    except FileNotFoundError:
-        return None
+    return _load(files, commit_path(unit))
 
 
 def read_commits(files: Files) -> dict[int, Commit]:
     """All commits of a stage by unit number."""
     paths = sorted(path for path in files.list(f"{STATE}/commits") if path.endswith(".json"))
     with ThreadPoolExecutor(16) as pool:  # an object store answers each in tens of milliseconds
-        return {commit.unit: commit for commit in pool.map(lambda path: _load(files, path), paths)}
+        found = pool.map(lambda path: _load(files, path), paths)
+        return {commit.unit: commit for commit in found if commit is not None}
 
 
-def _load(files: Files, path: str) -> Commit:
-    return parse_commit(files.read(path), f"{files.root}/{path}")
+def _load(files: Files, path: str) -> Commit | None:
+    """A commit record; None if there is none, or none any more: stages are looked at while they are made anew."""
+    try:
+        return parse_commit(files.read(path), f"{files.root}/{path}")
+    except FileNotFoundError:
+        return None
 
 
 def parse_commit(data: bytes, where: str) -> Commit:

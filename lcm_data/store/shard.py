@@ -132,8 +132,13 @@ def _shard_errors(files: Files, path: str) -> Iterator[None]:
             yield
     except FileNotFoundError as error:
         raise VerificationError(f"the shard {files.root}/{path} is missing. {_REDO}") from error
-    except pa.ArrowException as error:
-        raise VerificationError(f"the shard {files.root}/{path} is damaged: {error}. {_REDO}") from error
+    except (pa.ArrowException, StorageError) as error:
+        # A page whose checksum is wrong comes from pyarrow as a bare OSError, which no disk or network raises.
+        if isinstance(error, StorageError) and (type(error.__cause__) is not OSError or error.__cause__.errno):
+            raise
+        raise VerificationError(
+            f"the shard {files.root}/{path} is damaged: {error.__cause__ or error}. {_REDO}"
+        ) from error
 
 
 def iter_row_groups(files: Files, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -54,7 +54,9 @@ def intact(commits: Mapping[int, Commit], present: Mapping[str, int], plan_hash:
     return {
         unit: commit
         for unit, commit in commits.items()
-        if commit.plan_hash == plan_hash and all(present.get(shard.path) == shard.bytes for shard in commit.shards)
+        if commit.plan_hash == plan_hash
+        and all(present.get(shard.path) == shard.bytes for shard in commit.shards)
+        and (not commit.rejects or rejects_path(unit) in present)
     }
 
 

@@ -1,4 +1,4 @@
-"""Makes the golden files of ``tests/sonar/test_golden.py``: what sonar-space computes with a small random checkpoint.
+"""Makes the golden files of ``tests/sonar/test_golden.py`` and ``test_golden_decoder.py``: what sonar-space computes with a small random checkpoint.
 
 Run it in an environment with sonar-space (see ``docs``; ``make parity``), from the root of the checkout:
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -68,8 +69,90 @@ def train_tokenizer() -> bytes:
     return out.getvalue()
 
 
+STRENGTHS = (0.0, 5.0, 7.0, 9.0)
+"""How likely the random decoder is made to end a sentence: 0 runs into every limit, 9 ends most at once."""
+
+SEARCHES: list[dict[str, Any]] = [
+    {"strength": 0, "lang": "eng_Latn", "beam_size": 5, "max_tokens": 24},
+    {"strength": 1, "lang": "fra_Latn", "beam_size": 5, "max_tokens": 24},
+    {"strength": 1, "lang": "eng_Latn", "beam_size": 5, "max_tokens": 12, "min_tokens": 4},
+    {"strength": 1, "lang": "zul_Latn", "beam_size": 2, "max_tokens": 24, "len_penalty": 0.5},
+    {"strength": 2, "lang": "eng_Latn", "beam_size": 5, "max_tokens": 24},
+    {"strength": 2, "lang": "fra_Latn", "beam_size": 1, "max_tokens": 24},
+    {"strength": 2, "lang": "ace_Arab", "beam_size": 8, "max_tokens": 16, "temperature": 0.7},
+    {"strength": 2, "lang": "eng_Latn", "beam_size": 3, "max_tokens": 40, "unk_penalty": 1.5},
+    {"strength": 2, "lang": "zul_Latn", "beam_size": 5, "max_tokens": 60, "temperature": 1.8},
+    {"strength": 2, "lang": "fra_Latn", "beam_size": 4, "max_tokens": 16, "len_penalty": 0.0},
+    {"strength": 3, "lang": "eng_Latn", "beam_size": 5, "max_tokens": 24},
+    {"strength": 3, "lang": "ace_Arab", "beam_size": 3, "max_tokens": 24, "min_tokens": 6},
+    {"strength": 3, "lang": "fra_Latn", "beam_size": 5, "max_tokens": 24, "unk_penalty": -9.0},
+    {"strength": 1, "lang": "eng_Latn", "beam_size": 5, "max_tokens": 3},
+    {"strength": 2, "lang": "eng_Latn", "beam_size": 5, "max_tokens": 4},
+    {"strength": 2, "lang": "zul_Latn", "beam_size": 4, "max_tokens": 90},
+]
+"""Settings of the golden beam searches, each run over all golden vectors."""
+
+
+def write_decoder(vectors: Any) -> None:
+    """Write the decoder, its logits and its beam searches (``vectors`` are those of the golden sentences)."""
+    import numpy as np
+    import torch
+    from safetensors.numpy import save
+
+    from lcm_data.decode.sonar_space import reference_decoder, reference_generator
+    from lcm_data.sonar.checkpoint import find_model
+    from lcm_data.sonar.config import TextDecoderConfig
+    from lcm_data.sonar.random_model import write_random_weights
+    from lcm_data.sonar.settings import Generation
+
+    vocab_size = find_model(GOLDEN).layout().config.vocab_size
+    sizes = TextDecoderConfig(model_dim=48, num_layers=3, num_heads=4, ffn_dim=96, vocab_size=vocab_size)
+    write_random_weights(GOLDEN / "decoder.safetensors", None, sizes, seed=20241)
+    network, tokenizer = reference_decoder(find_model(GOLDEN, "decoder"), torch.float32)
+    from fairseq2.nn import BatchLayout
+    from sonar.inference_pipelines.text import EmbeddingToTextModelPipeline
+
+    torch.manual_seed(7)
+    emb = torch.cat([vectors[:12], 0.03 * torch.randn(6, 48), 3 * torch.randn(2, 48)])
+    arrays: dict[str, Any] = {"emb": emb.numpy()}
+    prefixes = torch.cat([torch.full((4, 1), 3), torch.randint(1, vocab_size, (4, 8))], dim=1)
+    with torch.inference_mode():
+        layouts = BatchLayout.of(emb[:4, None]), BatchLayout.of(prefixes)
+        arrays["logits"] = network(emb[:4, None], layouts[0], prefixes, layouts[1]).numpy()
+    arrays["prefixes"] = prefixes.numpy().astype(np.int16)
+
+    pipeline = EmbeddingToTextModelPipeline(network, tokenizer)
+    norm = network.decoder.layer_norm
+    eos = network.decoder_frontend.embed.weight[3].detach()
+    biases = torch.stack([strength * eos / eos.square().sum() for strength in STRENGTHS])
+    arrays["norm_biases"] = biases.numpy()
+    ids, lengths, counts, scores = [], [], [], []
+    for search in SEARCHES:
+        settings = {name: value for name, value in search.items() if name not in ("strength", "lang")}
+        norm.bias.data = biases[search["strength"]]
+        how = Generation(**settings)
+        generator = reference_generator(pipeline.model, tokenizer.vocab_info, how, how.limit(512))
+        first = tokenizer.create_encoder(lang=search["lang"], mode="target").prefix_indices
+        for start in range(0, len(emb), 5):
+            batch = emb[start : start + 5]
+            prompts = first.expand(len(batch), -1)
+            output = generator(batch, BatchLayout.of(batch), prompts, BatchLayout.of(prompts))
+            for hypotheses in output.hypotheses:
+                counts.append(len(hypotheses))
+                for one in hypotheses:
+                    ids.append(one.seq.numpy().astype(np.int16))
+                    lengths.append(len(one.seq))
+                    scores.append(float(one.score))
+    arrays["search.ids"] = np.concatenate(ids)
+    arrays["search.lengths"] = np.array(lengths, np.int16)
+    arrays["search.counts"] = np.array(counts, np.int16)
+    arrays["search.scores"] = np.array(scores, np.float32)
+    (GOLDEN / "decoder_golden.safetensors").write_bytes(save(arrays))
+    (GOLDEN / "searches.json").write_text(json.dumps(SEARCHES, indent=1) + "\n")
+
+
 def main() -> None:
-    """Write checkpoint, vectors and token ids into ``golden/``."""
+    """Write checkpoints, vectors, token ids, logits and beam searches into ``golden/``."""
     import numpy as np
     import sentencepiece
     import torch
@@ -107,6 +190,7 @@ def main() -> None:
     decoded = [decode(tokenizer.create_encoder(lang="eng_Latn")(text)) for text in SENTENCES]
     about = {"langs": LANGS, "sentences": SENTENCES, "decoded": decoded}
     (GOLDEN / "sentences.json").write_text(json.dumps(about, ensure_ascii=True, indent=1) + "\n")
+    write_decoder(torch.from_numpy(arrays["vectors.eng_Latn"]))
 
 
 if __name__ == "__main__":

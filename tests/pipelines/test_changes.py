@@ -7,13 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from jobs import ODD, SMALL_BOOK, STAGES, check_whole, cli, copy, digests, error_line, snapshot, write_jsonl
 
 from lcm_data.errors import InputError, PlanMismatchError, UsageError
-from lcm_data.quantize.storage import load_codebook
+from lcm_data.quantize.codebook import Provenance
+from lcm_data.quantize.fit import FitOptions, fit_codebook
+from lcm_data.quantize.storage import load_codebook, save_codebook
+from lcm_data.store.files import open_files
 from pipelines import encode, normalize, quantize, segment
 from pipelines.encode import EncodeConfig
+from pipelines.look import corpus_status
 from pipelines.normalize import NormalizeConfig
 from pipelines.quantize import QuantizeConfig
 from pipelines.segment import SegmentConfig
@@ -103,9 +108,12 @@ def test_other_inputs_are_refused(own: Path, change: Any, line: str) -> None:
 
 def test_a_later_stage_notices_that_an_earlier_one_was_made_anew(own: Path) -> None:
     run_segment(own, max_chars=10, overwrite=True)
+    states = [stage["state"] for stage in corpus_status(str(own / "corpus"))]
+    assert states == ["complete", "outdated, rerun with --overwrite", "complete"]
     with pytest.raises(PlanMismatchError, match=r"input  data/split=.*sha256"):
         run_encode(own)
     run_encode(own, overwrite=True)
+    assert "outdated" in corpus_status(str(own / "corpus"))[2]["state"]
     with pytest.raises(PlanMismatchError, match="input"):
         run_quantize(own)
     run_quantize(own, overwrite=True)
@@ -188,8 +196,13 @@ def test_a_codebook_of_another_corpus(own: Path, made: Path, tmp_path: Path) -> 
         run_quantize(tmp_path)
 
 
-def test_a_codebook_that_does_not_fit(own: Path, finished: Path) -> None:
-    book = str(finished / "codebook")
+def test_a_codebook_that_does_not_fit(own: Path, tmp_path: Path) -> None:
+    book = str(tmp_path / "wider")
+    rows = np.random.default_rng(0).standard_normal((80, 32)).astype(np.float32)
+    save_codebook(
+        open_files(book),
+        fit_codebook(rows[:60], rows[60:], FitOptions(num_levels=1, num_units=4), Provenance(encoder="x")),
+    )
     before = snapshot(own)
     with pytest.raises(UsageError, match="is for vectors of 32 dimensions, the corpus has 16"):
         run_quantize(own, codebook=book, overwrite=True)

@@ -29,7 +29,7 @@ def make(corpus: Path, inputs: Path, checkpoint: Path, unit_bytes: int = 6000, *
     """The three stages; gives their digests."""
     run = {"corpus": str(corpus), "executor": "local", **how}
     segment.run(SegmentConfig(inputs=[str(inputs)], validation=0.2, test=0.2, unit_bytes=unit_bytes, **run))
-    encode.run(EncodeConfig(model=str(checkpoint), threads=1, **run))
+    encode.run(EncodeConfig(model=str(checkpoint), threads=1, **{**run, "workers": min(2, run.get("workers", 1))}))
     quantize.run(QuantizeConfig(levels=3, units=8, iterations=3, threads=1, **run))
     return check_whole(corpus)
 

@@ -221,7 +221,7 @@ def test_full_floats_hold_what_half_floats_cannot(tmp_path: Path) -> None:
     assert kept <= set(table["text"].to_pylist())
 
 
-@pytest.mark.parametrize("word", ["KILL", "KILLPREP"])
+@pytest.mark.parametrize("word", ["KILL", pytest.param("KILLPREP", marks=pytest.mark.slow)])
 def test_a_sentence_that_kills_its_worker(tmp_path: Path, word: str) -> None:
     corpus = corpus_of(tmp_path, [*SENTENCES[:20], f"Such a {word} sentence.", *SENTENCES[20:]])
     assert run_encode(corpus) == [(f"Such a {word} sentence.", "crashed_worker")]

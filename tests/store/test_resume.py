@@ -140,3 +140,15 @@ def test_nothing_is_swept_from_a_busy_stage(tmp_path: Path) -> None:
     with stage_lock(open_files(tmp_path)), pytest.raises(Exception, match="is being written"):
         make(tmp_path, Toy(units=2))
     assert (tmp_path / "_lcm/tmp/busy").exists()
+
+
+def test_a_lost_rejects_file_is_made_again(toy_env: Path) -> None:
+    root = toy_env / "stage"
+    toy = Toy(units=2, rows=5, special={"0:3": "raise"})
+    before = make(root, toy).manifest
+    files = open_files(root)
+    (path,) = files.list("_lcm/rejects")
+    content = files.read(path)
+    files.remove(path)
+    after = make(root, toy)
+    assert (files.read(path), after.manifest.digest, after.units_done) == (content, before.digest, 1)

@@ -164,7 +164,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     content[start + 5000] ^= 0x10
     file.write_bytes(content)
     assert pq.ParquetFile(file).read()["emb"] is not None  # nobody notices without asking
-    with pytest.raises(StorageError, match=r"cannot read .*CRC"):
+    with pytest.raises(VerificationError, match=r"is damaged: .*CRC"):
         read_shard(open_files(tmp_path), "x")
 
 

@@ -132,5 +132,5 @@ def test_a_rerun_makes_a_lost_shard_again(
     tamper(stage)
     report = make(stage, TOY)
     assert report.units_done == 1
-    assert "unit 000001 is done again: a shard of it is missing or has another size" in caplog.text
+    assert "unit 000001 is done again: a file of it is missing or has another size" in caplog.text
     assert check_whole(stage) == before == report.manifest.digest
