@@ -8,8 +8,10 @@ Shapes: P sentences still searching, B beams, S longest sequence, V vocabulary, 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,22 +134,24 @@ class _Beams:
         self._origin_P = self._origin_P[rows]
 
     def best(self, how: Generation) -> list[list[Hypothesis]]:
-        """What has finished, best first; of equal scores the one that finished first."""
+        """What has finished, best first; of equal scores the one that finished first.
+
+        Numbers that are not finite never finish anything: such a sentence gets ``</s>`` alone with the score NaN.
+        """
         divisors_NB = (self._done_lengths_NB - 1).clamp(min=1).double() ** how.len_penalty
         scores_NB = self._done_scores_NB / divisors_NB.float()
         num_done = self._num_done_N.tolist()
         all_ids, scores, lengths = (t.cpu().numpy() for t in (self._done_ids_NBS, scores_NB, self._done_lengths_NB))
         results = []
         for row, count in enumerate(num_done):
-            order = sorted(range(count), key=lambda slot, row=row: -scores[row, slot])  # type: ignore[misc]
-            results.append(
-                [
-                    Hypothesis(
-                        ids=[*all_ids[row, slot, : lengths[row, slot] - PROMPT_LENGTH - 1].tolist(), EOS],
-                        score=float(scores[row, slot]),
-                        at_limit=bool(lengths[row, slot] == self._limit),
-                    )
-                    for slot in order
-                ]
-            )
+            order = np.argsort(-scores[row, :count], kind="stable")  # NaN last
+            found = [
+                Hypothesis(
+                    ids=[*all_ids[row, slot, : lengths[row, slot] - PROMPT_LENGTH - 1].tolist(), EOS],
+                    score=float(scores[row, slot]),
+                    at_limit=bool(lengths[row, slot] == self._limit),
+                )
+                for slot in order
+            ]
+            results.append(found or [Hypothesis(ids=[EOS], score=math.nan, at_limit=False)])
         return results

@@ -111,21 +111,24 @@ def write_random_weights(
         # A final gain like that of the published model: its vectors have a norm of about 0.2.
         state["layer_norm.weight"] *= 0.5 * encoder.model_dim**-0.5
     if decoder is not None:
-        state |= _random_decoder(decoder, seed)
+        state |= random_decoder_state(decoder, seed)
     path.write_bytes(save(state, metadata={"format": "pt"}))  # save_file would make it readable by its owner only
 
 
-def _random_decoder(config: TextDecoderConfig, seed: int) -> dict[str, Tensor]:
+def random_decoder_state(config: TextDecoderConfig, seed: int) -> dict[str, Tensor]:
     """A decoder that says something else for each vector; with plain scales it would repeat its last token for ever."""
     state = random_state({name: shape for name, shape in decoder_shapes(config).items() if name != OUTPUT}, seed + 1)
     # Each token is also what the output is compared with, so the layers must outweigh it to get away from it.
-    state[EMBED] /= 3.0
-    state["decoder.layer_norm.weight"] *= 3.0
+    state[EMBED] *= 0.1
+    gains = {
+        "decoder.layer_norm.weight": 10.0,
+        "self_attn.q_proj.weight": 3.0,
+        "self_attn.output_proj.weight": 2.0,
+        "ffn.output_proj.weight": 2.0,
+        "encoder_decoder_attn.v_proj.weight": 3.0 * config.model_dim**0.5,  # sentence vectors are short
+    }
     for name in state:
-        if name.endswith(("self_attn.output_proj.weight", "ffn.output_proj.weight")):
-            state[name] *= 4.0
-        if name.endswith("encoder_decoder_attn.v_proj.weight"):
-            state[name] *= config.model_dim**0.5  # a sentence vector is much shorter than the numbers of a layer
+        state[name] *= next((gain for end, gain in gains.items() if name.endswith(end)), 1.0)
     return state
 
 

@@ -1,10 +1,10 @@
-"""Makes the golden files of ``tests/sonar/test_golden.py`` and ``test_golden_decoder.py``: what sonar-space computes with a small random checkpoint.
+"""Makes the golden files of ``tests/sonar/test_golden*.py``: what sonar-space computes with small random checkpoints.
 
 Run it in an environment with sonar-space (see ``docs``; ``make parity``), from the root of the checkout:
 
     python tests/parity/make_golden.py
 
-Everything random is seeded. The checkpoint is written too, so that the test needs no equal random generator.
+Everything random is seeded. The checkpoints are written too, so that the test needs no equal random generator.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def train_tokenizer() -> bytes:
     return out.getvalue()
 
 
-STRENGTHS = (0.0, 5.0, 7.0, 9.0)
-"""How likely the random decoder is made to end a sentence: 0 runs into every limit, 9 ends most at once."""
+STRENGTHS = (0.0, 6.0, 9.0, 12.0)
+"""How likely the random decoder is made to end a sentence: 0 runs into every limit, 12 ends most at once."""
 
 SEARCHES: list[dict[str, Any]] = [
     {"strength": 0, "lang": "eng_Latn", "beam_size": 5, "max_tokens": 24},
@@ -113,7 +113,8 @@ def write_decoder(vectors: Any) -> None:
     from sonar.inference_pipelines.text import EmbeddingToTextModelPipeline
 
     torch.manual_seed(7)
-    emb = torch.cat([vectors[:12], 0.03 * torch.randn(6, 48), 3 * torch.randn(2, 48)])
+    apart = vectors[:12].mean(0) + 3 * (vectors[:12] - vectors[:12].mean(0))  # random encoders put all close together
+    emb = torch.cat([apart, 0.03 * torch.randn(6, 48), 3 * torch.randn(2, 48)])
     arrays: dict[str, Any] = {"emb": emb.numpy()}
     prefixes = torch.cat([torch.full((4, 1), 3), torch.randint(1, vocab_size, (4, 8))], dim=1)
     with torch.inference_mode():
