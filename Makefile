@@ -32,6 +32,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.shards
 	$(BIN)/python -m benchmarks.units
 	$(BIN)/python -m benchmarks.encoder
+	$(BIN)/python -m benchmarks.decoder
 	$(BIN)/python -m benchmarks.rvq
 
 # sonar-space pins one exact torch, so it lives in an environment of its own (about 7 GB).

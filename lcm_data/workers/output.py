@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,6 +10,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from lcm_data.machine import peak_memory
 from lcm_data.store.commits import Commit, RejectRow, publish_unit
 from lcm_data.store.files import Files
 from lcm_data.store.shard import write_shard
@@ -56,20 +54,10 @@ def commit_output(
             rejects=dict(sorted(Counter(reject.reason for reject in rejects).items())),
             stats=output.stats,
             timings={**output.timings, "write": time.perf_counter() - start},
-            peak_rss=_peak_rss(),
+            peak_rss=peak_memory(),
             finished=time.time(),
         )
         return publish_unit(files, commit, shards, rejects)
-
-
-def _peak_rss() -> int:
-    # Not ru_maxrss where it can be helped: on Linux a process inherits that from the one that started it.
-    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def each_or_error(

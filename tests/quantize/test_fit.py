@@ -136,8 +136,9 @@ def test_too_little_memory_is_refused_with_numbers(mixture: Mixture, monkeypatch
 
 
 _PEAK = """
-import resource, sys
+import sys
 import numpy as np
+from lcm_data.machine import peak_memory
 from lcm_data.quantize.codebook import Provenance
 from lcm_data.quantize.fit import FitOptions, estimate_memory, fit_codebook
 from lcm_data.quantize.faiss_setup import load_faiss
@@ -145,9 +146,9 @@ load_faiss()
 rng = np.random.default_rng(0)
 train = rng.standard_normal((40_000, 256), dtype=np.float32)
 options = FitOptions(num_levels=1, num_units=16, iterations=1, trainer=sys.argv[1], threads=1)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 fit_codebook(train, train[:1000], options, Provenance(encoder="x"))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before * 1024)
+print(peak_memory() - before)
 print(estimate_memory(options, 40_000, 256, num_heldout=1000).total)
 """
 
