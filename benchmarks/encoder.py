@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from lcm_data.encode.batching import gather_tokens, token_batches
 from lcm_data.encode.native import TOKEN_BUDGETS
 from lcm_data.errors import MissingExtraError
-from lcm_data.sonar.text_encoder import TextEncoder, TextEncoderConfig, _linear
+from lcm_data.sonar.layers import linear
+from lcm_data.sonar.text_encoder import TextEncoder, TextEncoderConfig
 
 VOCAB = 8192
 PEER_BATCHES = {"transformers": 32, "sonar-space": 5}
@@ -170,7 +171,7 @@ def matrix_rate(network: TextEncoder) -> float:
         times = []
         for _ in range(5):
             started = time.process_time()
-            _linear(F.relu(_linear(x, first)), second)
+            linear(F.relu(linear(x, first)), second)
             times.append(time.process_time() - started)
         best = max(best, 4.0 * num_rows * first.weight.numel() / min(times[1:]))
     return best

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lcm_data.errors import UsageError
-from lcm_data.sonar.generate import log_probs, prompt, prompt_scores
+from lcm_data.sonar.scores import log_probs, prompt, prompt_scores
 from lcm_data.sonar.settings import PROMPT_LENGTH, Generation, Hypothesis
 from lcm_data.sonar.tokenizer import EOS
 

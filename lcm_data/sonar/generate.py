@@ -1,7 +1,7 @@
-"""From sentence vectors to token ids: the way to each method, and what the methods share.
+"""From sentence vectors to token ids: the way to each method.
 
-Settings are ``lcm_data.sonar.settings``, beam search is ``lcm_data.sonar.beam``, drawing tokens
-``lcm_data.sonar.sampling``, the network ``lcm_data.sonar.text_decoder``. Texts, batches and devices are
+Settings are ``lcm_data.sonar.settings``, scores ``lcm_data.sonar.scores``, beam search ``lcm_data.sonar.beam``, drawing
+tokens ``lcm_data.sonar.sampling``, the network ``lcm_data.sonar.text_decoder``. Texts, batches and devices are
 ``lcm_data.decode``.
 """
 
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from lcm_data.errors import UsageError
-from lcm_data.sonar.settings import PROMPT_LENGTH, Generation, Hypothesis
-from lcm_data.sonar.tokenizer import EOS, PAD, UNK
+from lcm_data.sonar.beam import beam_search
+from lcm_data.sonar.sampling import draw
+from lcm_data.sonar.settings import Generation, Hypothesis
 
 if TYPE_CHECKING:
     from lcm_data.sonar.text_decoder import TextDecoder
 
-__all__ = ["Generation", "Hypothesis", "generate", "log_probs", "prompt", "prompt_scores"]
+__all__ = ["Generation", "Hypothesis", "generate"]
 
 
 def generate(
@@ -47,9 +48,6 @@ def generate(
     Raises:
         UsageError: vectors of another width, or keys of another number.
     """
-    from lcm_data.sonar.beam import beam_search
-    from lcm_data.sonar.sampling import draw
-
     how = how or Generation()
     if keys is not None and len(keys) != len(emb_ND):
         raise UsageError(f"{len(keys)} keys for {len(emb_ND)} vectors; give one each.")
@@ -60,35 +58,3 @@ def generate(
         if how.mode == "beam":
             return beam_search(decoder, emb_ND, lang_id, how)
         return draw(decoder, emb_ND, lang_id, how, range(len(emb_ND)) if keys is None else keys)
-
-
-def prompt(lang_id: int, num_sentences: int, device: torch.device) -> Tensor:
-    """``[</s>, language]`` for each sentence, int64 [P, 2]."""
-    return torch.tensor([EOS, lang_id], device=device).expand(num_sentences, -1)
-
-
-def log_probs(logits: Tensor, how: Generation, length: int, limit: int) -> Tensor:
-    """Log probabilities float32 [..., V] of what may follow ``length`` tokens; what may not is minus infinity.
-
-    Masked after normalising, as fairseq2 does: the rest does not sum to one.
-    """
-    if how.temperature != 1.0:
-        logits = logits / how.temperature
-    lprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-    if length == limit - 1:
-        eos = lprobs[..., EOS].clone()
-        lprobs.fill_(-torch.inf)[..., EOS] = eos
-        return lprobs
-    lprobs[..., UNK] -= how.unk_penalty
-    lprobs[..., PAD] = -torch.inf
-    if length < PROMPT_LENGTH + how.min_tokens - 1:
-        lprobs[..., EOS] = -torch.inf
-    return lprobs
-
-
-def prompt_scores(logits_P2V: Tensor, lang_id: int, how: Generation) -> Tensor:
-    """Log probability float32 [P] of the language token after ``</s>``; it is part of every score."""
-    logits_PV = logits_P2V[:, 0]
-    if how.temperature != 1.0:
-        logits_PV = logits_PV / how.temperature
-    return torch.log_softmax(logits_PV, dim=-1, dtype=torch.float32)[:, lang_id]

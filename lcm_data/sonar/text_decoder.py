@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lcm_data.errors import UsageError
 from lcm_data.sonar.config import TextDecoderConfig
-from lcm_data.sonar.text_encoder import _linear, sinusoid
+from lcm_data.sonar.layers import FeedForward, linear, sinusoid
 
 __all__ = ["DecoderState", "TextDecoder", "TextDecoderConfig"]
 
@@ -44,9 +44,9 @@ class _CausalAttention(nn.Module):
     def forward(self, x_PTD: Tensor, attend: Attend) -> Tensor:
         num_sentences, num_tokens, _ = x_PTD.shape
         shape = (num_sentences, num_tokens, self.num_heads, -1)
-        q, k, v = (_linear(x_PTD, p).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (linear(x_PTD, p).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
         mixed_PTD = attend(q, k, v).transpose(1, 2).reshape(x_PTD.shape)
-        return _linear(mixed_PTD, self.output_proj)
+        return linear(mixed_PTD, self.output_proj)
 
 
 class _CrossAttention(nn.Module):
@@ -58,19 +58,7 @@ class _CrossAttention(nn.Module):
         self.output_proj = nn.Linear(config.model_dim, config.model_dim)
 
     def forward(self, emb_PD: Tensor) -> Tensor:
-        return _linear(_linear(emb_PD, self.v_proj), self.output_proj)
-
-
-class _FeedForward(nn.Module):
-    """Two linear layers with a ReLU between them."""
-
-    def __init__(self, config: TextDecoderConfig) -> None:
-        super().__init__()
-        self.inner_proj = nn.Linear(config.model_dim, config.ffn_dim)
-        self.output_proj = nn.Linear(config.ffn_dim, config.model_dim)
-
-    def forward(self, x_PTD: Tensor) -> Tensor:
-        return _linear(_linear(x_PTD, self.inner_proj, "relu"), self.output_proj)
+        return linear(linear(emb_PD, self.v_proj), self.output_proj)
 
 
 class DecoderLayer(nn.Module):
@@ -82,7 +70,7 @@ class DecoderLayer(nn.Module):
         self.self_attn = _CausalAttention(config)
         self.encoder_decoder_attn = _CrossAttention(config)
         self.ffn_layer_norm = nn.LayerNorm(config.model_dim)
-        self.ffn = _FeedForward(config)
+        self.ffn = FeedForward(config.model_dim, config.ffn_dim)
 
     def forward(self, x_PTD: Tensor, sentence_PD: Tensor, attend: Attend) -> Tensor:
         """``sentence_PD`` is what ``encoder_decoder_attn`` makes of the sentence vectors."""
@@ -287,7 +275,7 @@ class TextDecoder(nn.Module):
         return (x_PTD.float() + self.position_table[positions]).to(x_PTD.dtype)
 
     def _project(self, x_PTD: Tensor) -> Tensor:
-        return _linear(self.decoder.layer_norm(x_PTD), self.final_proj)
+        return linear(self.decoder.layer_norm(x_PTD), self.final_proj)
 
     def _check(self, emb_PD: Tensor, num_tokens: int) -> None:
         if not 1 <= num_tokens <= self.config.max_tokens:

@@ -9,7 +9,6 @@ Shapes: N sentences, T tokens of all of them, L tokens of one, D model width, H 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -20,47 +19,9 @@ from torch import Tensor, nn
 
 from lcm_data.errors import UsageError
 from lcm_data.sonar.config import TextEncoderConfig
+from lcm_data.sonar.layers import FeedForward, linear, sinusoid
 
-__all__ = ["TextEncoder", "TextEncoderConfig", "sinusoid"]
-
-POSITION_OFFSET = 2
-"""Position 0 uses angle 2: fairseq numbers positions from the padding index (1) plus one."""
-
-
-def sinusoid(num_positions: int, model_dim: int, offset: int = POSITION_OFFSET) -> Tensor:
-    """Position table float32 [P, D]: sines of all D/2 frequencies, then their cosines (not interleaved).
-
-    Frequency i is exp(-i ln(10000) / (D/2 - 1)), the tensor2tensor form; row p is angle ``(p + offset) * frequency``.
-    """
-    half = model_dim // 2
-    step = -math.log(10000.0) / max(half - 1, 1)
-    frequency = torch.exp(torch.arange(half, dtype=torch.float32) * step)
-    angle = torch.arange(offset, offset + num_positions, dtype=torch.float32).unsqueeze(1) * frequency
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-
-@functools.cache
-def _has_onednn_linear() -> bool:
-    """Whether torch's oneDNN linear works here: on AMD processors MKL's float32 product is half as fast.
-
-    The public switch, ``torch.set_float32_matmul_precision("medium")``, reaches the same kernel but is global to the
-    process and lets processors with AMX compute in bfloat16, so it would change results silently.
-    """
-    try:
-        x, weight, bias = torch.randn(4, 8), torch.randn(6, 8), torch.randn(6)
-        y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return torch.allclose(y, F.linear(x, weight, bias), atol=1e-5)
-    except (AttributeError, RuntimeError):
-        return False
-
-
-def _linear(x: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
-    """``layer(x)`` followed by ``activation`` ("none" or "relu"), through oneDNN for float32 inference on a CPU."""
-    if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled() and _has_onednn_linear():
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, activation, [], "")
-        return y
-    y = F.linear(x, layer.weight, layer.bias)
-    return F.relu(y) if activation == "relu" else y
+__all__ = ["TextEncoder", "TextEncoderConfig"]
 
 
 class SelfAttention(nn.Module):
@@ -76,7 +37,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_TD: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
         """``groups`` is (number of sentences, their length) in the order of the rows of ``x_TD``."""
-        q_TD, k_TD, v_TD = (_linear(x_TD, p) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q_TD, k_TD, v_TD = (linear(x_TD, p) for p in (self.q_proj, self.k_proj, self.v_proj))
         mixed_TD = torch.empty_like(q_TD)
         start = 0
         for count, length in groups:
@@ -85,19 +46,7 @@ class SelfAttention(nn.Module):
             mixed_NHLK = F.scaled_dot_product_attention(q, k, v)
             mixed_TD[rows].view(count, length, self.num_heads, -1).copy_(mixed_NHLK.transpose(1, 2))
             start = rows.stop
-        return _linear(mixed_TD, self.output_proj)
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with a ReLU between them."""
-
-    def __init__(self, config: TextEncoderConfig) -> None:
-        super().__init__()
-        self.inner_proj = nn.Linear(config.model_dim, config.ffn_dim)
-        self.output_proj = nn.Linear(config.ffn_dim, config.model_dim)
-
-    def forward(self, x_TD: Tensor) -> Tensor:
-        return _linear(_linear(x_TD, self.inner_proj, "relu"), self.output_proj)
+        return linear(mixed_TD, self.output_proj)
 
 
 class EncoderLayer(nn.Module):
@@ -108,7 +57,7 @@ class EncoderLayer(nn.Module):
         self.self_attn_layer_norm = nn.LayerNorm(config.model_dim)
         self.self_attn = SelfAttention(config)
         self.ffn_layer_norm = nn.LayerNorm(config.model_dim)
-        self.ffn = FeedForward(config)
+        self.ffn = FeedForward(config.model_dim, config.ffn_dim)
 
     def forward(self, x_TD: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
         x_TD = x_TD + self.self_attn(self.self_attn_layer_norm(x_TD), groups)

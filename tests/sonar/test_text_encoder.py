@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcm_data.errors import UsageError
-from lcm_data.sonar.text_encoder import TextEncoder, TextEncoderConfig, sinusoid
+from lcm_data.sonar.layers import sinusoid
+from lcm_data.sonar.text_encoder import TextEncoder, TextEncoderConfig
 
 CONFIG = TextEncoderConfig(model_dim=24, num_layers=2, num_heads=3, ffn_dim=40, vocab_size=50, max_tokens=20)
 
