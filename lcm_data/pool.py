@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from lcm_data.workers.base import Harness, Outcome, StageWorker, Task
 
 POOLS = {"local": "lcm_data.pool:LocalPool", "ray": "lcm_data.pool:RayPool"}
 
-_START_HINT_SECONDS = 60.0
+_START_HINT_SECONDS, _CONNECT_SECONDS = 60.0, 10.0
 
 _CHILD = "import sys; sys.path[:] = sys.argv[2:]; from lcm_data.workers.process import main; main(int(sys.argv[1]))"
 """Not ``python -m``, which puts the working directory first: a ``queue.py`` there would break the workers alone."""
@@ -314,6 +315,8 @@ def connect_ray(options: PoolOptions) -> bool:
     if ray.is_initialized():
         return False
     address = options.ray_address or os.environ.get("RAY_ADDRESS")
+    if address is not None:
+        _check_answers(address)
     quiet: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
     try:
         if address in (None, "local"):
@@ -322,8 +325,23 @@ def connect_ray(options: PoolOptions) -> bool:
         else:
             ray.init(address=address, **quiet)
     except ConnectionError as error:
-        raise UsageError(
-            f"no Ray cluster answers at {address!r}: {error}. Start one with 'ray start --head', or leave "
-            "--ray-address out to use this machine alone."
-        ) from error
+        raise UsageError(_no_cluster(address, error)) from error
     return True
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for many minutes, in silence."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UsageError(_no_cluster(address, error)) from error
+
+
+def _no_cluster(address: str | None, error: Exception) -> str:
+    return (
+        f"no Ray cluster answers at {address!r}: {error}. Start one with 'ray start --head', or leave --ray-address "
+        "out to use this machine alone."
+    )

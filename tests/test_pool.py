@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from drivers import pids, wait_for
 from toystage import FailsInSetup, NeedsExtra, Talks, Toy, ToyWorker, toy_unit
 
 from lcm_data.errors import LcmDataError, MissingExtraError, UsageError
-from lcm_data.pool import Event, LocalPool, PoolOptions, gpus_of_slot, num_cores, thread_environment
+from lcm_data.pool import Event, LocalPool, PoolOptions, connect_ray, gpus_of_slot, num_cores, thread_environment
 from lcm_data.store.files import open_files
 from lcm_data.workers.base import Task
 
@@ -183,3 +184,12 @@ def test_local_workers_get_their_own_gpus(share: float, expected: list[str]) -> 
 def test_too_few_gpus_are_refused() -> None:
     with pytest.raises(UsageError, match="worker 2 has no GPU left: 1 GPUs a worker, 2 visible"):
         gpus_of_slot(2, 1, ["4", "5"])
+
+
+def test_an_address_without_a_cluster_is_refused_at_once() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        for given in (address, f"ray://{address}"):
+            with pytest.raises(UsageError, match=r"no Ray cluster answers at .*ray start --head"):
+                connect_ray(PoolOptions(ray_address=given))
