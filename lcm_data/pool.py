@@ -218,10 +218,7 @@ class RayPool:
     """
 
     def __init__(self, worker: StageWorker, options: PoolOptions) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtraError("--executor ray", "ray", "ray") from error
+        ray = load_ray()
         self._ray, self._options = ray, options
         self._started = connect_ray(options)
         environment = {"env_vars": thread_environment(options.threads_per_worker)}
@@ -304,14 +301,31 @@ class RayPool:
             self._ray.shutdown()
 
 
+def load_ray() -> Any:
+    """Import ray, the only place that does.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
+        # 'ray start' asks for the token once a machine has one, but ray.init("host:port") only sends it in this mode,
+        # which is read when ray is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError("--executor ray", "ray", "ray") from error
+    return ray
+
+
 def connect_ray(options: PoolOptions) -> bool:
     """Join the cluster at ``options.ray_address``, or start a local one; True if this call started or joined it.
 
     Raises:
         UsageError: no cluster answers at the address.
     """
-    import ray
-
+    ray = load_ray()
     if ray.is_initialized():
         return False
     address = options.ray_address or os.environ.get("RAY_ADDRESS")
