@@ -42,13 +42,32 @@ class Batch:
         return int(self.table.num_rows)
 
     def __getitem__(self, column: str) -> list[Any]:
-        """A column as Python values."""
-        values: list[Any] = self.table[column].to_pylist()
+        """A column as Python values.
+
+        Raises:
+            UsageError: the column was not read, or there is none of that name.
+        """
+        values: list[Any] = self._column(column).to_pylist()
         return values
 
     def vectors(self, column: str = "emb") -> np.ndarray[Any, Any]:
-        """A vector column (``emb``, ``codes``) as a read-only array [num_rows, size] in its stored type."""
-        return schema.vectors(self.table[column])
+        """A vector column (``emb``, ``codes``) as a read-only array [num_rows, size] in its stored type.
+
+        Raises:
+            UsageError: the column was not read, or holds no vectors.
+        """
+        values = self._column(column)
+        if not pa.types.is_fixed_size_list(values.type):
+            raise UsageError(f"the column {column!r} holds no vectors but {values.type}. Use batch[{column!r}].")
+        return schema.vectors(values)
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        if name not in self.table.column_names:
+            raise UsageError(
+                f"no column {name!r} was read. There are: {', '.join(self.table.column_names)}. "
+                "Name the columns you need in columns=[...], or leave it out to read them all."
+            )
+        return self.table[name]
 
     def tensor(self, column: str = "emb") -> torch.Tensor:
         """A vector column as a tensor [num_rows, size] of its own memory."""
@@ -110,11 +129,12 @@ class StageData:
         raise UsageError(f"the stage {self.manifest.stage!r} holds no vectors; use corpus.embeddings or corpus.codes.")
 
     def shards(self, langs: Sequence[str] | None = None, splits: Sequence[str] | None = None) -> list[str]:
-        """Paths of the shards of the given languages and splits (all by default), in order.
+        """Paths of the shards of the given languages and splits (all by default; one may be a plain str), in order.
 
         Raises:
             UsageError: a language or split that the stage does not have.
         """
+        langs, splits = _listed(langs), _listed(splits)
         for kind, wanted, has in (("language", langs, self.langs), ("split", splits, self.splits)):
             for name in wanted or ():
                 if name not in has:
@@ -157,6 +177,7 @@ class StageData:
 
     def documents_of(self, shard: str, columns: Sequence[str] | None = None) -> Iterator[CorpusDocument]:
         """Whole documents of one of the ``shards``, in order."""
+        columns = _listed(columns)
         wanted = None if columns is None else list(dict.fromkeys(["doc_id", *columns]))
         split, lang, _ = parse_shard_path(shard)
         for doc_id, table in self._documents_of(shard, wanted):
@@ -186,7 +207,7 @@ class StageData:
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """All rows at once, with ``lang`` and ``split`` as columns. Everything asked for is held in memory."""
-        self._checked(columns)
+        columns = self._checked(columns)
         tables = []
         for path in self.shards(langs, splits):
             split, lang, _ = parse_shard_path(path)
@@ -197,6 +218,7 @@ class StageData:
         return pa.concat_tables(tables).unify_dictionaries()
 
     def _checked(self, columns: Sequence[str] | None) -> Sequence[str] | None:
+        columns = _listed(columns)
         for name in columns or ():
             if name not in self.schema.names:
                 raise UsageError(f"no column {name!r} in {self.files.root}. It has: {', '.join(self.schema.names)}.")
@@ -206,6 +228,11 @@ class StageData:
         if not self.manifest.shards:
             raise InputError(f"{self.files.root} holds no rows: every input row was rejected. See _lcm/rejects/.")
         return self.manifest.shards[0].path
+
+
+def _listed(names: Sequence[str] | None) -> Sequence[str] | None:
+    """A plain str is one name: as a sequence it would be its letters."""
+    return [names] if isinstance(names, str) else names
 
 
 def _with_place(table: pa.Table, lang: str, split: str) -> pa.Table:

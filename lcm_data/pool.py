@@ -251,6 +251,8 @@ class RayPool:
             return []
         self._check_capacity()
         ready, _ = self._ray.wait(list(pending), num_returns=1, timeout=timeout)
+        if ready:
+            ready, _ = self._ray.wait(list(pending), num_returns=len(pending), timeout=0)
         events: list[Event] = []
         for ref in ready:
             slot = pending[ref]

@@ -62,7 +62,10 @@ class RunOptions:
 
 @dataclass
 class RunState:
-    """Where a run stands; handed to the progress display after every step."""
+    """Where a run stands; handed to the progress display after every step.
+
+    ``rows`` are the input rows of all committed units, ``rejects`` the rejected ones by reason.
+    """
 
     total_units: int
     total_rows: int
@@ -72,20 +75,22 @@ class RunState:
     workers: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     oldest_unit_seconds: float = 0.0
-    message: str = ""
+    rows: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def rows(self) -> int:
-        """Input rows of all committed units."""
-        return sum(commit.rows_in for commit in self.commits.values())
-
-    @property
-    def rejects(self) -> Counter[str]:
-        """Rejected rows by reason."""
-        total: Counter[str] = Counter()
+    def __post_init__(self) -> None:
         for commit in self.commits.values():
-            total.update(commit.rejects)
-        return total
+            self._count(commit)
+
+    def add(self, commit: Commit) -> None:
+        """Take in the commit of a unit; sums are kept, for there may be a million units."""
+        if commit.unit not in self.commits:
+            self._count(commit)
+        self.commits[commit.unit] = commit
+
+    def _count(self, commit: Commit) -> None:
+        self.rows += commit.rows_in
+        self.rejects.update(commit.rejects)
 
 
 class Runner:
@@ -104,19 +109,23 @@ class Runner:
         self._flight: dict[int, dict[int, tuple[Task, float]]] = {}
         self._isolated: set[int] = set()
         self._stopping = False
+        self._begin: Callable[[], None] | None = None
         self.state = RunState(len(plan.units), plan.rows, commits)
         self.state.rows_before = self.state.rows
         self._pool: Pool
 
-    def run(self, show: Callable[[RunState], None]) -> RunState:
-        """Do all open units.
+    def run(self, show: Callable[[RunState], None], begin: Callable[[], None] = lambda: None) -> RunState:
+        """Do all open units. ``begin`` is called once, when the first worker is ready and before any unit starts.
 
         Raises:
             InterruptedRunError: a signal asked to stop; running units were committed first.
             StorageError, RejectRateError, UnitsFailedError: see ``lcm_data.errors``.
         """
+        self._check_reject_rate()
         if not self._queue:
+            begin()
             return self.state
+        self._begin = begin
         self._pool = self._options.make_pool(self._worker)
         slots = range(min(self._options.workers, len(self._queue)))
         with StopSignal() as stop:
@@ -183,6 +192,9 @@ class Runner:
     def _handle(self, event: Event) -> None:
         slot = event.slot
         if event.kind == "ready":
+            if self._begin is not None:
+                self._begin()
+                self._begin = None
             self._ready.add(slot)
             self._starts[slot] = 0
         elif event.kind == "broken":
@@ -223,7 +235,7 @@ class Runner:
         unit = task.unit
         if outcome.kind == "done" and outcome.commit is not None:
             self._storage_failures = 0
-            self.state.commits[unit.id] = outcome.commit
+            self.state.add(outcome.commit)
             self._check_reject_rate()
         elif outcome.kind == "probed":
             self._alone.append(Task(unit, skip=task.skip))

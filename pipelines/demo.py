@@ -19,7 +19,7 @@ from pipelines import encode, normalize, quantize, segment
 from pipelines.stage import Report
 
 MODEL_FOLDER = "untrained-model"
-_LEVELS, _UNITS = 8, 16
+LEVELS, UNITS = 8, 16
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print
     reports.append(encode.run(encode.EncodeConfig(corpus=corpus, model=model, overwrite=overwrite)))
     say("4/5  normalize: the scale of the space")
     normalize.run(normalize.NormalizeConfig(corpus=corpus, overwrite=overwrite))
-    say(f"5/5  quantize: embeddings to {_LEVELS} codes of {_UNITS} units each")
+    say(f"5/5  quantize: embeddings to {LEVELS} codes of {UNITS} units each")
     reports.append(
-        quantize.run(quantize.QuantizeConfig(corpus=corpus, levels=_LEVELS, units=_UNITS, overwrite=overwrite))
+        quantize.run(quantize.QuantizeConfig(corpus=corpus, levels=LEVELS, units=UNITS, overwrite=overwrite))
     )
     return DemoResult(reports, _languages(corpus), _example(corpus), corpus)
 
@@ -84,8 +84,8 @@ def _languages(corpus: str) -> list[dict[str, Any]]:
                 "language": lang,
                 "documents": len(documents),
                 "sentences": len(texts),
-                "characters": round(sum(map(len, texts)) / len(texts)),
-                "tokens": round(sum(tokens) / len(tokens)),
+                "mean chars": round(sum(map(len, texts)) / len(texts)),
+                "mean tokens": round(sum(tokens) / len(tokens)),
                 "first sentence": texts[0],
             }
         )

@@ -9,7 +9,7 @@ from pydantic import Field
 from lcm_data.encode import EncoderOptions, describe_encoder
 from lcm_data.progress import Show, silent
 from lcm_data.schema import StoreDtype
-from lcm_data.store.files import open_files
+from lcm_data.store.files import absolute, open_files
 from lcm_data.store.manifest import Manifest, load_manifest
 from lcm_data.store.plan import Plan, Unit
 from lcm_data.workers.encode import EncodeWorker
@@ -34,7 +34,7 @@ class EncodeConfig(VerbConfig):
     def encoder(self) -> EncoderOptions:
         """The options of the encoder on a worker."""
         return EncoderOptions(
-            model=self.model,
+            model=absolute(self.model),
             backend=self.backend,
             dtype=self.dtype,
             device=self.device,

@@ -18,8 +18,9 @@ from lcm_data.store.commits import Commit, read_commits, read_rejects
 from lcm_data.store.files import Files
 from lcm_data.store.lock import is_locked
 from lcm_data.store.manifest import MANIFEST_PATH, build_manifest
-from lcm_data.store.plan import Plan, load_plan
+from lcm_data.store.plan import load_plan
 from lcm_data.store.verify import LEVELS, verify_stage
+from pipelines.stage import is_outdated
 
 _MEASURES = ("n_chars", "n_tokens", "truncated", "norm", "resid_norm")
 _IN_TABLES = ("lang", "doc_id", "sent_idx", "text", "n_chars", "n_tokens", "norm", "codes", "resid_norm")
@@ -42,7 +43,7 @@ def corpus_status(root: str) -> list[dict[str, Any]]:
         records.append(
             {
                 "stage": name,
-                "state": "outdated, rerun with --overwrite" if _is_outdated(corpus, name, plan) else state,
+                "state": "outdated, rerun with --overwrite" if is_outdated(corpus.files, name) else state,
                 "units": len(plan.units),
                 "units_done": len(commits),
                 "rows_in": manifest.rows_in,
@@ -53,13 +54,6 @@ def corpus_status(root: str) -> list[dict[str, Any]]:
             }
         )
     return records
-
-
-def _is_outdated(corpus: Corpus, stage: str, plan: Plan) -> bool:
-    """Whether the stage before was made anew with other settings or inputs since this one was made from it."""
-    before = {"embeddings": "segments", "codes": "embeddings"}.get(stage)
-    now = load_plan(corpus.files.child(before)) if before else None
-    return now is not None and plan.notes.get("upstream", now.hash) != now.hash
 
 
 def _time_left(commits: dict[int, Commit], total_rows: int) -> str:
@@ -107,7 +101,7 @@ def statistics(
     data.shards(langs, splits)  # refuses names that are not there
     rows = [_language_row(data, lang, splits) for lang in data.langs if langs is None or lang in langs]
     facts = {"stages": ", ".join(corpus.stages), "digest": data.manifest.digest}
-    facts |= {name: value for name, value in data.manifest.provenance.items() if value}
+    facts |= {name: value for name, value in data.metadata.items() if value and name != "plan_hash"}
     title = f"{data.manifest.stage} of {root}: {len(data):,} sentences"
     return {"title": title, "rows": rows, "facts": facts, "rejects": data.manifest.rejects}
 

@@ -14,6 +14,7 @@ from lcm_data.normalize import Normalizer
 from lcm_data.progress import Show, silent
 from lcm_data.store.files import open_files
 from pipelines.sampling import sample_embeddings
+from pipelines.stage import refuse_outdated
 
 FILE = "normalizer.safetensors"
 
@@ -53,6 +54,7 @@ def run(config: NormalizeConfig, show: Show = silent) -> NormalizeReport:
     begun = time.monotonic()
     corpus = open_files(config.corpus)
     data = StageData(corpus.child("embeddings"))
+    refuse_outdated(corpus, "embeddings")
     sample = sample_embeddings(data, config.sample_rows, seed=config.seed, alpha=0.5, heldout=False)
     normalizer = Normalizer.fit(
         sample.train,

@@ -15,13 +15,13 @@ from lcm_data.progress import Show, silent
 from lcm_data.quantize.codebook import Codebook, LevelQuality, Provenance
 from lcm_data.quantize.fit import FitOptions, fit_codebook
 from lcm_data.quantize.storage import load_codebook, save_codebook
-from lcm_data.store.files import Files, LocalFiles, open_files
+from lcm_data.store.files import Files, LocalFiles, absolute, open_files
 from lcm_data.store.plan import Plan
 from lcm_data.workers.quantize import QuantizeWorker
 from pipelines.config import VerbConfig
 from pipelines.encode import shard_units
 from pipelines.sampling import num_sample_rows, sample_embeddings
-from pipelines.stage import Report, Stage, provenance_metadata, run_stage, shard_inputs
+from pipelines.stage import Report, Stage, provenance_metadata, refuse_outdated, run_stage, shard_inputs
 
 log = logging.getLogger("lcm_data.quantize")
 
@@ -59,9 +59,12 @@ def make_stage(config: QuantizeConfig) -> Stage:
     corpus = open_files(config.corpus)
     target, home = corpus.child("codes"), corpus.child("codebook")
     data = StageData(corpus.child("embeddings"))
-    given = None if config.codebook is None else load_codebook(config.codebook)
-    if config.codebook is not None and given is not None:
-        _check_fits(given, data, config.codebook)
+    refuse_outdated(corpus, "embeddings")
+    chosen = None if config.codebook is None else absolute(config.codebook)
+    given = None if chosen is None else load_codebook(chosen)
+    used: list[Codebook] = []
+    if chosen is not None and given is not None:
+        _check_fits(given, data, chosen)
         settings: dict[str, Any] = {"codebook": given.fingerprint}
     else:
         options = config.fit_options
@@ -81,21 +84,25 @@ def make_stage(config: QuantizeConfig) -> Stage:
         return QuantizeWorker(
             source=data.files.root,
             target=target.root,
-            codebook=config.codebook or home.root,
+            codebook=chosen or home.root,
             plan_hash=plan.hash,
             metadata=provenance_metadata({**data.manifest.provenance, **facts}),
         )
 
     def make_worker(plan: Plan) -> QuantizeWorker:
-        codebook = given or fit_or_reuse(config, plan, data, home, target)
-        _remember(target, codebook)
-        return worker_with(codebook, plan)
+        used[:] = [given or fit_or_reuse(config, plan, data, home, target)]
+        return worker_with(used[0], plan)
 
     def try_worker(plan: Plan) -> QuantizeWorker | None:
         codebook = given or fitted_before(plan, data, home)
         return None if codebook is None else worker_with(codebook, plan)
 
-    return Stage("codes", target, settings, inputs, make_plan, make_worker, try_worker)
+    def begin() -> None:
+        _remember(target, used[0])
+        if chosen is not None and open_files(chosen).root != home.root:
+            _keep(home, used[0])
+
+    return Stage("codes", target, settings, inputs, make_plan, make_worker, try_worker, begin)
 
 
 def _check_enough(config: QuantizeConfig, data: StageData) -> None:
@@ -165,6 +172,16 @@ def _log_level(quality: LevelQuality) -> None:
         "level %d fitted: held-out error %.4f, cosine %.4f, perplexity %.0f",
         quality.level, quality.heldout_nmse, quality.heldout_cosine, quality.perplexity,
     )  # fmt: skip
+
+
+def _keep(home: Files, codebook: Codebook) -> None:
+    """The codebook beside a corpus is always the one of its codes."""
+    try:
+        if load_codebook(home.root).fingerprint == codebook.fingerprint:
+            return
+    except CheckpointError:
+        pass  # none yet, or a damaged one
+    save_codebook(home, codebook)
 
 
 def _remember(target: Files, codebook: Codebook) -> None:

@@ -13,7 +13,7 @@ from lcm_data.languages import parse_language
 from lcm_data.progress import Show, silent
 from lcm_data.segment import load_segmenter
 from lcm_data.splits import SplitRule
-from lcm_data.store.files import open_files
+from lcm_data.store.files import absolute, open_files
 from lcm_data.store.plan import Plan
 from lcm_data.workers.segment import SegmentWorker
 from pipelines.config import VerbConfig
@@ -79,7 +79,15 @@ def make_stage(
     provenance = {"segmenter": fingerprint, "max_chars": str(config.max_chars)}
 
     def make_plan() -> Plan:
-        scanning = Scanning(target, inputs, config.columns, read_options, config.fixed_lang, config.unit_bytes)
+        scanning = Scanning(
+            files=target,
+            inputs=inputs,
+            columns=config.columns,
+            read_options=read_options,
+            lang=config.fixed_lang,
+            slice_bytes=config.unit_bytes,
+            min_lang_score=config.min_lang_score,
+        )
         units = plan_units(scanning, config.run_options if workers_scan else None, show)
         notes = {"provenance": provenance, "skipped": list(inputs.skipped)}
         return Plan("segments", settings, _fingerprints(inputs), units, notes)
@@ -92,7 +100,7 @@ def make_stage(
             lang=config.fixed_lang,
             min_lang_score=config.min_lang_score,
             segmenter=config.segmenter,
-            segmenter_model=config.segmenter_model,
+            segmenter_model=config.segmenter_model and absolute(config.segmenter_model),
             max_chars=config.max_chars or None,
             splits=config.splits,
             plan_hash=plan.hash,

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lcm_data.errors import RejectRateError, UsageError
+from lcm_data.errors import PlanMismatchError, RejectRateError, UsageError
 from lcm_data.progress import Show, silent
 from lcm_data.runner import Runner, RunOptions, busy_share
 from lcm_data.store.commits import Commit, commit_path, read_commits
@@ -42,6 +42,7 @@ class Stage:
     make_plan: Callable[[], Plan]
     make_worker: Callable[[Plan], StageWorker]
     try_worker: Callable[[Plan], StageWorker | None] | None = None
+    begin: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,17 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
     begun = time.monotonic()
     with stage_lock(stage.files):
         plan = open_plan(stage, overwrite)
-        commits = _resumable(stage.files, plan)
+        commits = {} if overwrite else _resumable(stage.files, plan)
         before = set(commits)
-        runner = Runner(plan, _make_worker(stage, plan, commits), commits, options)
-        state = runner.run(show)
+        worker = stage.make_worker(plan) if overwrite else _make_worker(stage, plan, commits)
+
+        def begin() -> None:
+            if overwrite:
+                clear_stage(stage.files)
+                _store_plan(stage, plan)
+            stage.begin()
+
+        state = Runner(plan, worker, commits, options).run(show, begin)
         stage.files.sweep()
         manifest = build_manifest(plan, state.commits)
         if not manifest.rows_done:
@@ -103,8 +111,8 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
 def open_plan(stage: Stage, overwrite: bool = False) -> Plan:
     """The stored plan if it agrees with ``stage``, else a new one, stored before anything runs.
 
-    With ``overwrite`` the old output is deleted, but only once there is a new plan: input that cannot be read or
-    settings that do not fit must not cost a finished stage.
+    With ``overwrite`` a new plan in any case, and nothing is stored: the old output is only deleted when the first
+    worker of the new run is ready. A device or cluster that is not there must not cost a finished stage.
     """
     plan = None if overwrite else load_plan(stage.files)
     if plan is not None:
@@ -113,11 +121,14 @@ def open_plan(stage: Stage, overwrite: bool = False) -> Plan:
     plan = stage.make_plan()
     if not plan.units:
         raise UsageError(f"{stage.name}: the input holds no rows.")
-    if overwrite:
-        clear_stage(stage.files)
+    if not overwrite:
+        _store_plan(stage, plan)
+    return plan
+
+
+def _store_plan(stage: Stage, plan: Plan) -> None:
     stage.files.write(CONFIG_PATH, yaml.safe_dump(stage.config, sort_keys=True, allow_unicode=True).encode())
     save_plan(stage.files, plan)
-    return plan
 
 
 def _make_worker(stage: Stage, plan: Plan, commits: Mapping[int, Commit]) -> StageWorker:
@@ -167,6 +178,29 @@ def _resumable(files: Files, plan: Plan) -> dict[int, Commit]:
         log.warning("unit %06d is done again: a file of it is missing or has another size", unit)
         files.remove(commit_path(unit))
     return whole
+
+
+def is_outdated(corpus: Files, stage: str) -> bool:
+    """Whether a stage before ``stage`` was made anew, with other settings or inputs, since it was made from it."""
+    before = {"embeddings": "segments", "codes": "embeddings"}.get(stage)
+    if before is None:
+        return False
+    plan, now = load_plan(corpus.child(stage)), load_plan(corpus.child(before))
+    changed = plan is not None and now is not None and plan.notes.get("upstream", now.hash) != now.hash
+    return changed or is_outdated(corpus, before)
+
+
+def refuse_outdated(corpus: Files, stage: str) -> None:
+    """Refuse to build on a stage that its own source has left behind.
+
+    Raises:
+        PlanMismatchError: it is outdated.
+    """
+    if is_outdated(corpus, stage):
+        raise PlanMismatchError(
+            f"{corpus.root}/{stage} is outdated: a stage before it was made anew. Run the stages after that again with "
+            "--overwrite, in order ('lcm-data status' shows which)."
+        )
 
 
 def shard_inputs(manifest: Manifest) -> dict[str, str]:

@@ -99,6 +99,26 @@ def test_filters(corpus: Corpus) -> None:
     assert (document.lang, document.split) == ("deu_Latn", "train")
 
 
+def test_one_name_may_be_a_plain_str(corpus: Corpus) -> None:
+    stage = corpus.embeddings
+    assert stage.shards("eng_Latn", "train") == stage.shards(["eng_Latn"], ["train"]) != []
+    assert {batch.lang for batch in stage.batches(langs="eng_Latn", splits="train")} == {"eng_Latn"}
+    assert {document.lang for document in stage.documents(langs="fra_Latn", columns="text")} == {"fra_Latn"}
+    table = stage.table(langs="deu_Latn", splits="validation", columns="sid")
+    assert (table.num_rows, table.column_names) == (ROWS, ["sid", "lang", "split"])
+    with pytest.raises(UsageError, match="no language 'eng' in"):
+        stage.table(langs="eng")
+
+
+def test_a_column_that_was_not_read(corpus: Corpus) -> None:
+    batch = next(corpus.embeddings.batches(10, columns=["sid", "text"]))
+    for read in (batch.vectors, batch.tensor, lambda: batch["emb"]):
+        with pytest.raises(UsageError, match=r"no column 'emb' was read\. There are: sid, text\."):
+            read()
+    with pytest.raises(UsageError, match="'text' holds no vectors but string"):
+        batch.vectors("text")
+
+
 def test_a_filter_that_leaves_nothing_gives_an_empty_table(corpus: Corpus) -> None:
     table = corpus.embeddings.table(langs=["eng_Latn"], splits=["validation"], columns=["sid", "emb"])
     assert table.num_rows == 0

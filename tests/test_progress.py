@@ -11,7 +11,8 @@ from lcm_data.store.commits import Commit
 
 def state(**changes: object) -> RunState:
     commits = {unit: Commit(unit, "", 100, 99, {"bad_row": 1}) for unit in range(3)}
-    made = RunState(total_units=10, total_rows=1000, commits=commits, began=time.monotonic() - 10)
+    began = time.monotonic() - 10
+    made = RunState(total_units=10, total_rows=1000, commits=changes.pop("commits", commits), began=began)  # type: ignore[arg-type]
     for name, value in changes.items():
         setattr(made, name, value)
     return made

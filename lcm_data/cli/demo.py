@@ -53,4 +53,6 @@ Next:
   duckdb -c "SELECT lang, count(*) FROM read_parquet('{corpus}/embeddings/data/**/*.parquet') GROUP BY 1"
 
 With real SONAR weights (3 GB, once):
-  lcm-data encode  {corpus} --model text_sonar_basic_encoder --overwrite""")
+  lcm-data encode    {corpus} --model text_sonar_basic_encoder --overwrite
+  lcm-data normalize {corpus} --overwrite
+  lcm-data quantize  {corpus} --levels {pipeline.LEVELS} --units {pipeline.UNITS} --overwrite""")

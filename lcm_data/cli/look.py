@@ -76,7 +76,9 @@ def _problems(number: int) -> str:
 
 def inspect(
     corpus: CorpusArgument,
-    stage: Annotated[str | None, typer.Option(help="segments, embeddings or codes; by default the last one.")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="segments, embeddings or codes; by default the last one that fits.")
+    ] = None,
     doc: Annotated[str | None, typer.Option(help="Show this document, in every language it has.")] = None,
     head: Annotated[int, typer.Option(help="Show so many rows instead of statistics.", min=0)] = 0,
     rejects: Annotated[bool, typer.Option("--rejects", help="Show rejected rows with their reasons.")] = False,
@@ -93,9 +95,9 @@ def inspect(
 
     result: dict[str, Any]
     if rejects:
-        result = look.reject_rows(corpus, stage, head)
+        result = look.reject_rows(corpus, stage, head) if stage else _all_rejects(corpus, head)
     elif doc is not None:
-        result = look.document_rows(corpus, stage, doc, lang, split)
+        result = look.document_rows(corpus, stage or _last_with_text(corpus), doc, lang, split)
     elif head:
         result = look.head_rows(corpus, stage, head, lang, split)
     else:
@@ -107,3 +109,32 @@ def inspect(
     render.records(result["title"], result["rows"], result.get("columns"))
     for name, value in result.get("facts", {}).items():
         print(f"{name}: {value}")
+
+
+def _last_with_text(root: str) -> str | None:
+    """The last stage whose rows can be read as sentences; None if there is none."""
+    from lcm_data.corpus import StageData, open_corpus
+
+    corpus = open_corpus(root, allow_partial=True)
+    for name in reversed(corpus.stages):
+        data = StageData(corpus.files.child(name), allow_partial=True)
+        if data.manifest.shards and "text" in data.schema.names:
+            return name
+    return None
+
+
+def _all_rejects(root: str, limit: int) -> dict[str, Any]:
+    """The rejects of every stage in order, the first ``limit`` (100 if it is 0) of them."""
+    from lcm_data.corpus import StageData, open_corpus
+    from pipelines import look
+
+    corpus = open_corpus(root, allow_partial=True)
+    rows: list[dict[str, Any]] = []
+    total = 0
+    for name in corpus.stages:
+        total += sum(StageData(corpus.files.child(name), allow_partial=True).manifest.rejects.values())
+        if left := (limit or 100) - len(rows):
+            rows += [{"stage": name, **row} for row in look.reject_rows(root, name, left)["rows"]]
+    few = f"the first {len(rows):,} of " if len(rows) < total else ""
+    title = f"{few}{total:,} rejects of {', '.join(corpus.stages)} in {root}"
+    return {"title": title, "columns": ("stage", "doc_id", "reason", "error", "text"), "rows": rows}

@@ -6,6 +6,7 @@ Each collects what was given, lets ``pipelines`` check it against the settings f
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from functools import partial
 from importlib import import_module
@@ -78,6 +79,7 @@ def segment(
 
     Example: lcm-data segment docs/*.jsonl.zst my-corpus --workers 4
     """
+    _refuse_file(corpus)
     _run(
         "segment", given(**{k: v for k, v in locals().items() if k not in _HOW}),
         config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet,
@@ -178,6 +180,16 @@ def normalize(
         render.as_json(report)
     else:
         render.facts(f"normalize: {corpus}", report)
+
+
+def _refuse_file(corpus: str) -> None:
+    """Inputs without a corpus after them: the last one would be taken for it."""
+    if "://" not in corpus.removeprefix("file://") and os.path.isfile(corpus.removeprefix("file://")):
+        from lcm_data.errors import UsageError
+
+        raise UsageError(
+            f"the last argument is the corpus folder, got the file {corpus!r}. Name the folder after the inputs."
+        )
 
 
 _HOW = {"config", "dry_run", "print_config", "json", "quiet"}

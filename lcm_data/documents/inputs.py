@@ -7,9 +7,10 @@ folder is mounted. Opening and reading files is in ``streams`` and the readers o
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import xxhash
@@ -34,6 +35,7 @@ COMPRESSIONS: dict[str, str] = {".gz": "gz", ".zst": "zst"}
 
 _EDGE_BYTES = 64 << 10
 _MAGIC = frozenset("*?[")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION_KEYS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5", "LastModified", "last_modified", "created")
 
 
@@ -50,7 +52,7 @@ class InputFile:
     size: int
     """Bytes as stored."""
     fingerprint: str
-    """Hash of the size, the ETag or modification time, and the first and last 64 KiB."""
+    """Hash of the size and the first and last 64 KiB, then in plain text the modification time (UTC) or the ETag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ def list_inputs(
     Formats follow from suffixes: see ``FORMATS`` and ``COMPRESSIONS``.
 
     Raises:
-        InputError: a pattern matches nothing, a file given by its own name is of no known format, or cannot be read.
+        InputError: a pattern matches nothing or (part of) a corpus of ours, a file given by its own name is of no
+            known format, or cannot be read.
         MissingExtraError: the package for a URL is not installed.
         StorageError: reading failed.
     """
@@ -151,8 +154,24 @@ def _search(pattern: str, storage_options: Mapping[str, Any] | None) -> list[_Fo
         raise InputError(
             f"no such file or folder, and nothing matches: {pattern!r}. Check the path, or quote the pattern."
         )
+    if "file" in fs.protocol:
+        _refuse_corpus([root, *map(os.path.dirname, matches)])
     prefix = root.rstrip("/") + "/"
     return [_Found(_uri(fs, match, pattern), match.removeprefix(prefix), explicit=False) for match in matches]
+
+
+def _refuse_corpus(folders: Iterable[str]) -> None:
+    """Sentences must not be taken for documents: no folder may be a stage of a corpus, or inside of one."""
+    seen: set[str] = set()
+    for folder in folders:
+        while folder not in seen:
+            seen.add(folder)
+            if os.path.isdir(os.path.join(folder, "_lcm")):
+                raise InputError(
+                    f"{folder!r} is (part of) a corpus of lcm-data, not documents; give the documents it was made "
+                    "from, and keep corpora out of input folders."
+                )
+            folder = os.path.dirname(folder)
 
 
 def _glob(fs: Any, pattern: str) -> list[str]:
@@ -220,17 +239,19 @@ def _fingerprint(uri: str, storage_options: Mapping[str, Any] | None) -> tuple[i
     with storage_errors(uri):
         info = fs.info(path)
         size = int(info["size"])
-        digest = xxhash.xxh3_64(f"{size} {_version(path, info)}".encode())
+        digest = xxhash.xxh3_64(str(size).encode())
         with fs.open(path, "rb") as file:
             digest.update(file.read(_EDGE_BYTES))
             if size > _EDGE_BYTES:
                 file.seek(max(_EDGE_BYTES, size - _EDGE_BYTES))
                 digest.update(file.read(_EDGE_BYTES))
-    return size, digest.hexdigest()
+    return size, f"{digest.hexdigest()} {_version(path, info)}".rstrip()
 
 
 def _version(path: str, info: Mapping[str, Any]) -> str:
-    """What the storage says about a file's version: its modification time in ns if local, else an ETag or the like."""
+    """What the storage says about a file's version: its modification time to the ns if local, else an ETag or such."""
     if "mtime" in info:
-        return str(os.stat(path).st_mtime_ns)
-    return next((str(info[key]) for key in _VERSION_KEYS if info.get(key)), "")
+        seconds, nanoseconds = divmod(os.stat(path).st_mtime_ns, 10**9)
+        at = _EPOCH + timedelta(seconds=seconds)
+        return f"modified {at:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+    return next((f"{key} {info[key]}" for key in _VERSION_KEYS if info.get(key)), "")

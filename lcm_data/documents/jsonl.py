@@ -14,7 +14,7 @@ import orjson
 
 from lcm_data.documents.inputs import InputFile
 from lcm_data.documents.model import Columns, Document, ReadOptions, Reject
-from lcm_data.documents.rows import ABSENT, RowError, RowMaker, key_array, pick, row_key
+from lcm_data.documents.rows import ABSENT, NO_KEY, RowError, RowMaker, key_array, pick, row_key
 from lcm_data.documents.slices import Piece, ScannedSlice, Slice
 from lcm_data.documents.streams import Line, LineStream, line_stream
 from lcm_data.errors import InputError
@@ -69,7 +69,7 @@ class JsonlReader:
             row = _object_or_none(line)
             probe.see(line, row)
             if row is None:
-                keys.append(bytes(16))
+                keys.append(NO_KEY)
             else:
                 _, given_id, given_lang = _pick_exact(row, line, columns)
                 keys.append(row_key(given_id, given_lang, default_lang))

@@ -40,7 +40,7 @@ REASONS: dict[Reason, str] = {
     "too_long": "the text has more than max_doc_chars characters, or the row more than max_row_bytes bytes",
     "unknown_language": "the language given with the row is not one of FLORES-200",
     "uncertain_language": "the language was not given and could not be detected with enough certainty",
-    "duplicate_id": "an earlier row of the input has the same id and language",
+    "duplicate_id": "another row of the input has the same id and language and was kept",
 }
 """Why a row becomes a reject. ``duplicate_id`` is only known to who sees all rows, that is the planner."""
 

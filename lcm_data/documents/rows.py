@@ -7,6 +7,7 @@ function of this package lets out: it becomes a reject.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ ABSENT: Any = object()
 """The value of a field that a row does not have."""
 
 _MAX_ID_CHARS = 4096
-_NO_KEY = bytes(16)
+_NO_HASH = bytes(8)
+NO_KEY = bytes(16)
+"""The key of a row that gives no usable id."""
 
 
 class RowError(Exception):
@@ -137,19 +140,35 @@ def _decode(value: Any, what: str) -> str:
 
 
 def row_key(given_id: Any, given_lang: Any, default_lang: str | None) -> bytes:
-    """Hash of a row's language and id (16 bytes), zeros if it gives no usable id."""
+    """Hashes of a row's id and of its language and id (xxh64, 8 bytes each).
+
+    The second is zero if the language is not known before it is detected; both are if the row gives no usable id.
+    """
     try:
         doc_id = usable_id(given_id)
         if doc_id is None:
-            return _NO_KEY
-        lang = usable_lang(given_lang) or default_lang or ""
+            return NO_KEY
+        lang = usable_lang(given_lang) or default_lang
     except RowError:
-        return _NO_KEY  # a reject anyway
-    return xxhash.xxh3_128_digest(f"{lang}\0{doc_id}".encode())
+        return NO_KEY  # a reject anyway
+    both = _NO_HASH if lang is None else xxhash.xxh64_digest(f"{lang}\0{doc_id}".encode())
+    return xxhash.xxh64_digest(doc_id.encode()) + both
+
+
+def id_hashes(ids: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """The first numbers of the keys of rows with these ids, shape (N,)."""
+    # A generated id holds the name of a file, which need not be Unicode.
+    digests = b"".join(xxhash.xxh64_digest(doc_id.encode("utf-8", "surrogatepass")) for doc_id in ids)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def identity(lang: str, doc_id: str) -> bytes:
+    """The identity of a document, its language and id, as a hash (xxh128, 16 bytes)."""
+    return xxhash.xxh3_128_digest(f"{lang}\0{doc_id}".encode("utf-8", "surrogatepass"))
 
 
 def key_array(keys: list[bytes]) -> npt.NDArray[np.uint64]:
-    """Keys as an (N, 2) array."""
+    """Keys or identities as an (N, 2) array."""
     return np.frombuffer(b"".join(keys), dtype="<u8").astype(np.uint64).reshape(-1, 2)
 
 

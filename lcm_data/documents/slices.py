@@ -87,9 +87,11 @@ class ScannedSlice:
 
     slice: Slice
     keys: npt.NDArray[np.uint64]
-    """Shape (num_rows, 2): the xxh128 of language and id of each row; zeros where it gives no usable id of its own.
+    """Shape (num_rows, 2): the xxh64 of the id a row gives, and of its language and id.
 
-    Rows with the same nonzero key are the same document twice. The language is part of it: the two sides of a
+    The second number is 0 where the language is not known before it is detected, both are where the row gives no
+    usable id of its own. Rows can only be the same document if their first numbers are equal, and their second ones
+    are equal or one is 0; whether they are, only reading them tells. The language is part of it: the two sides of a
     parallel corpus share ids and differ in language.
     """
 

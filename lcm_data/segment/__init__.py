@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from lcm_data.errors import UsageError
+from lcm_data.errors import LcmDataError, UsageError
 from lcm_data.segment.base import ScoredSegmenter, Segment, Segmenter, Span
 from lcm_data.segment.document import segment_documents
 from lcm_data.tables import resolve
@@ -36,11 +36,25 @@ def load_segmenter(name: str, model: str | None = None) -> Segmenter:
         UnknownNameError: ``name`` is not in the table.
         MissingExtraError: the library behind the segmenter is not installed.
         CheckpointError: the model cannot be found or read.
-        UsageError: ``model`` is given to a segmenter that takes none.
+        UsageError: ``model`` is given to a segmenter that takes none, or the segmenter cannot be built, or it is none.
     """
-    cls = resolve(SEGMENTERS, name, "segmenter")
-    if model is None:
-        return cast(Segmenter, cls())
-    if name == "rules":
+    if name == "rules" and model is not None:
         raise UsageError(f"segmenter 'rules' takes no model, got {model!r}. Leave the model out.")
-    return cast(Segmenter, cls(model=model))
+    try:
+        cls = resolve(SEGMENTERS, name, "segmenter")
+        segmenter = cls() if model is None else cls(model=model)
+        fingerprint = getattr(segmenter, "fingerprint", None)
+    except LcmDataError:
+        raise
+    except Exception as error:  # code of others, which may raise anything
+        cause = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+        given = "without a model" if model is None else f"with the model {model!r}"
+        raise UsageError(f"cannot build the segmenter {name!r} {given}: {cause}.") from error
+    if not isinstance(fingerprint, str) or not fingerprint:
+        raise UsageError(
+            f"the segmenter {name!r} has no 'fingerprint': got {fingerprint!r}. Give it a text that names it and its "
+            "version, and another one whenever it cuts otherwise."
+        )
+    if not callable(getattr(segmenter, "segment", None)):
+        raise UsageError(f"the segmenter {name!r} has no method 'segment(paragraphs, lang)'. See docs/extending.md.")
+    return cast(Segmenter, segmenter)

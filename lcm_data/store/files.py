@@ -95,6 +95,12 @@ def open_files(root: str | os.PathLike[str]) -> Files:
     return LocalFiles(text.removeprefix("file://"))
 
 
+def absolute(name_or_path: str) -> str:
+    """A local path that exists as an absolute one, for workers that run elsewhere; anything else as it is."""
+    path = Path(name_or_path).expanduser()
+    return str(path.absolute()) if "://" not in name_or_path and path.exists() else name_or_path
+
+
 @contextlib.contextmanager
 def storage_errors(action: str, where: str) -> Iterator[None]:
     """Turn errors of the file system into one line; a file that is not there to be read or deleted passes."""

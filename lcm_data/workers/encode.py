@@ -20,7 +20,7 @@ from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
 from lcm_data.store.shard import parse_shard_path, read_shard
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, commit_output, each_or_error
+from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, each_or_error
 
 _COLUMNS = (*schema.ID_COLUMNS, "text")
 _TOO_MANY_TO_BLAME = 8
@@ -58,6 +58,7 @@ class EncodeWorker:
 
     def setup(self) -> None:
         self._encoder = load_encoder(self.encoder)
+        check_identity("encoder", self.metadata, self._encoder.provenance, ("encoder_revision", "tokenizer_revision"))
 
     def read(self, task: Task) -> _Loaded:
         assert self._encoder is not None

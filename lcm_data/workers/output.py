@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pyarrow as pa
 
+from lcm_data.errors import PlanMismatchError
 from lcm_data.machine import peak_memory
 from lcm_data.store.commits import Commit, RejectRow, publish_unit
 from lcm_data.store.files import Files
@@ -32,6 +33,21 @@ class UnitOutput:
     rejects: list[RejectRow] = field(default_factory=list)
     stats: dict[str, float] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+
+
+def check_identity(kind: str, planned: Mapping[str, str], found: Mapping[str, str], keys: Sequence[str]) -> None:
+    """Refuse to work with something else than the run was planned with: it may have been replaced on disk since.
+
+    Raises:
+        PlanMismatchError: one of ``keys`` differs.
+    """
+    for key in keys:
+        if key in planned and planned[key] != found.get(key):
+            raise PlanMismatchError(
+                f"this worker loaded another {kind} than the run was planned with ({key} {planned[key][:16]}, found "
+                f"{str(found.get(key))[:16]}). Put the planned one back on every node and run the same command again, "
+                "or use --overwrite."
+            )
 
 
 def commit_output(

@@ -15,7 +15,7 @@ from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
 from lcm_data.store.shard import parse_shard_path, read_shard
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, commit_output
+from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output
 
 _COLUMNS = (*schema.ID_COLUMNS, "emb")
 
@@ -45,6 +45,7 @@ class QuantizeWorker:
 
     def setup(self) -> None:
         self._loaded = load_codebook(self.codebook)
+        check_identity("codebook", self.metadata, {"codebook": self._loaded.fingerprint}, ("codebook",))
 
     def read(self, task: Task) -> _Loaded:
         table = read_shard(open_files(self.source), task.unit.spec["shard"], _COLUMNS)

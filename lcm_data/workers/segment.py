@@ -18,7 +18,7 @@ from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
 from lcm_data.store.shard import parse_shard_path, shard_path
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, commit_output, each_or_error
+from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, each_or_error
 
 
 @dataclass
@@ -53,6 +53,7 @@ class SegmentWorker:
 
     def setup(self) -> None:
         self._segmenter = load_segmenter(self.segmenter, self.segmenter_model)
+        check_identity("segmenter", self.metadata, {"segmenter": self._segmenter.fingerprint}, ("segmenter",))
         self._detector = LanguageDetector() if self.lang is None else None
 
     def read(self, task: Task) -> _Loaded:
@@ -67,7 +68,7 @@ class SegmentWorker:
             elif item.row in skip:
                 loaded.rejects.append(_reject(item, CRASHED, "segmenting this document ended the worker"))
             elif item.row in duplicates:
-                error = "an earlier row of the input has the same id and language"
+                error = "another row of the input has the same id and language and was kept"
                 loaded.rejects.append(_reject(item, "duplicate_id", error))
             else:
                 loaded.documents.append(item)

@@ -12,6 +12,11 @@ from jobs import ODD, SMALL_BOOK, cli, copy, error_line, snapshot
 
 ERRORS: dict[str, tuple[list[object], str]] = {
     "no input": (["segment", "{tmp}/none/*.jsonl", "{tmp}/out"], "none"),
+    "file for a corpus": (
+        ["segment", "{inputs}/docs.jsonl", "{inputs}/odd.jsonl"],
+        r"the last argument is the corpus folder, got the file '.*odd\.jsonl'",
+    ),
+    "corpus for documents": (["segment", "{corpus}", "{tmp}/out"], r"corpus of lcm-data.*; give the documents it was"),
     "unknown format": (["segment", "{corpus}/segments/_lcm/config.yaml", "{tmp}/out"], "is of no known format"),
     "language": (["segment", "{inputs}", "{tmp}/out", "--lang", "englisch"], r"unknown language 'englisch'"),
     "segmenter": (["segment", "{inputs}", "{tmp}/out", "--segmenter", "rule"], r"Did you mean 'rules'\?"),

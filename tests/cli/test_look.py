@@ -196,7 +196,27 @@ def test_rejects(call: Callable[..., Any], finished: Path) -> None:
     assert "the text is null" in text
     text = call("inspect", finished, "--rejects", "--stage", "segments", "--head", 1).out
     assert text.startswith("the first 1 of 2 rejects of segments")
-    assert call("inspect", finished, "--rejects").out == f"0 rejects of codes in {finished}\n"
+    assert call("inspect", finished, "--rejects", "--stage", "codes").out == f"0 rejects of codes in {finished}\n"
+
+
+def test_rejects_of_all_stages(call: Callable[..., Any], finished: Path) -> None:
+    result = call("inspect", finished, "--rejects", "--json").json
+    assert [(row["stage"], row["reason"]) for row in result["rows"]] == [
+        ("segments", "null_text"),
+        ("segments", "wrong_type"),
+    ]
+    text = call("inspect", finished, "--rejects").out
+    assert text.startswith("2 rejects of segments, embeddings, codes in ")
+    assert fields(text.splitlines()[1])[0] == "stage"
+    assert call("inspect", finished, "--rejects", "--head", 1).out.startswith("the first 1 of 2 rejects of ")
+
+
+def test_a_document_is_shown_as_text(call: Callable[..., Any], finished: Path, tmp_path: Path) -> None:
+    result = call("inspect", finished, "--doc", "bridge", "--json").json
+    assert result["title"].startswith("document bridge in embeddings of ")
+    corpus = copy(finished, tmp_path / "corpus")
+    call("encode", corpus, *ODD, "--no-text", "--overwrite", "--executor", "local", "--quiet")
+    assert call("inspect", corpus, "--doc", "bridge", "--json").json["title"].startswith("document bridge in segments ")
 
 
 def test_inspect_shows_what_is_committed(call: Callable[..., Any], unfinished: Path) -> None:

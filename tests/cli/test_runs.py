@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -62,6 +63,13 @@ def test_a_report_for_people(inputs: Path, tmp_path: Path) -> None:
     ran = cli("encode", tmp_path / "corpus", *ODD, "--quiet")
     assert ran.err == ""
     assert "sentences out" in ran.out
+
+
+def test_the_errors_of_a_codebook_are_told_apart(finished: Path) -> None:
+    text = cli("quantize", finished, *SMALL_BOOK, "--iterations", 2, env={"COLUMNS": "80"}).out
+    assert re.search(r"^unexplained length² +\d+\.\d% *$", text, flags=re.M)
+    assert re.search(r"^held-out variance left +\d+\.\d%, cosine \d", text, flags=re.M)
+    assert "nothing left to do" in text
 
 
 def test_files_of_other_formats_are_named(inputs: Path, tmp_path: Path) -> None:

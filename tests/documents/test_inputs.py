@@ -162,6 +162,34 @@ def test_fingerprint_follows_content(tmp_path):
     assert len(prints) == 5
 
 
+def test_fingerprint_says_what_differs(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("x")
+    prints = []
+    for nanoseconds in (1_700_000_000_000_000_000, 1_700_000_000_000_000_007):
+        os.utime(path, ns=(nanoseconds, nanoseconds))
+        prints.append(list_inputs([path]).files[0].fingerprint.split(" ", 1))
+    assert prints[0][0] == prints[1][0]
+    assert prints[0][1] == "modified 2023-11-14T22:13:20.000000000Z"
+    assert prints[1][1] == "modified 2023-11-14T22:13:20.000000007Z"
+
+
+@pytest.mark.parametrize("given", ["", "corpus", "corpus/segments", "corpus/segments/data", "corpus/*", "corp*"])
+def test_a_corpus_is_no_input(tmp_path, given):
+    for name in ("corpus/segments/_lcm/plan.json", "corpus/segments/data/split=train/part-000000.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("x")
+    with pytest.raises(InputError, match=r"segments' is \(part of\) a corpus of lcm-data.*give the documents it was"):
+        list_inputs([tmp_path / given])
+
+
+def test_documents_beside_the_stages_of_a_corpus(tmp_path):
+    (tmp_path / "segments/_lcm").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("x")
+    assert names(tmp_path / "docs") == ["a.txt"]
+
+
 def test_memory_file_system(corpus, as_texts):
     with fsspec.open("memory://inputs-test/d/a.jsonl", "wb") as file:
         file.write(b'{"text": "a"}\n{"text": "b"}\n')

@@ -109,7 +109,11 @@ def test_other_inputs_are_refused(own: Path, change: Any, line: str) -> None:
 def test_a_later_stage_notices_that_an_earlier_one_was_made_anew(own: Path) -> None:
     run_segment(own, max_chars=10, overwrite=True)
     states = [stage["state"] for stage in corpus_status(str(own / "corpus"))]
-    assert states == ["complete", "outdated, rerun with --overwrite", "complete"]
+    assert states == ["complete", "outdated, rerun with --overwrite", "outdated, rerun with --overwrite"]
+    with pytest.raises(PlanMismatchError, match=r"embeddings is outdated: .*--overwrite, in order"):
+        run_quantize(own, overwrite=True)
+    with pytest.raises(PlanMismatchError, match=r"embeddings is outdated: "):
+        normalize.run(NormalizeConfig(corpus=str(own / "corpus")))
     with pytest.raises(PlanMismatchError, match=r"input  data/split=.*sha256"):
         run_encode(own)
     run_encode(own, overwrite=True)
@@ -188,7 +192,7 @@ def test_a_codebook_of_another_corpus(own: Path, made: Path, tmp_path: Path) -> 
     fingerprint = load_codebook(book).fingerprint
     assert report.manifest.rows == 20
     assert fingerprint[:12] in report.extra["codebook"]
-    assert not (tmp_path / "corpus" / "codebook").exists()
+    assert load_codebook(str(tmp_path / "corpus" / "codebook")).fingerprint == fingerprint  # kept beside its codes
     # The same codebook from another place is the same codebook; a fitted one is not.
     shutil.copytree(book, tmp_path / "moved")
     assert run_quantize(tmp_path, codebook=str(tmp_path / "moved")).units_done == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -76,6 +77,51 @@ def test_users_own_segmenter_by_path() -> None:
 def test_rules_take_no_model() -> None:
     with pytest.raises(UsageError, match="takes no model, got 'x'"):
         load_segmenter("rules", "x")
+
+
+class Nameless:
+    def segment(self, paragraphs: list[str], lang: str) -> list[list[tuple[int, int]]]:
+        return [[(0, len(paragraph))] for paragraph in paragraphs]
+
+
+class Helpless:
+    fingerprint = "helpless-1"
+
+
+class Broken(Nameless):
+    def __init__(self) -> None:
+        raise RuntimeError("no weights\nanywhere.")
+
+
+class Refusing(Nameless):
+    def __init__(self) -> None:
+        raise CheckpointError("weights are missing.")
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Nameless, r"segmenter 'own:Own' has no 'fingerprint': got None\."),
+        (Helpless, r"segmenter 'own:Own' has no method 'segment"),
+        (Broken, r"cannot build the segmenter 'own:Own' without a model: RuntimeError: no weights anywhere\.$"),
+    ],
+)
+def test_users_own_that_is_none(cls: type, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own", SimpleNamespace(Own=cls))
+    with pytest.raises(UsageError, match=message):
+        load_segmenter("own:Own")
+
+
+def test_users_own_without_a_model_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own", SimpleNamespace(Own=Broken))
+    with pytest.raises(UsageError, match=r"with the model 'x': TypeError: .*unexpected keyword argument 'model'"):
+        load_segmenter("own:Own", "x")
+
+
+def test_our_own_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own", SimpleNamespace(Own=Refusing))
+    with pytest.raises(CheckpointError, match="weights are missing"):
+        load_segmenter("own:Own")
 
 
 @pytest.mark.parametrize(("name", "package"), [("sat", "wtpsplit"), ("spacy", "spacy"), ("stanza", "stanza")])
