@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,16 @@ import pyarrow.compute as pc
 
 from lcm_data import schema
 from lcm_data.corpus import Corpus, StageData, open_corpus
-from lcm_data.errors import InputError, UnknownNameError
-from lcm_data.store.commits import Commit, read_commits, read_rejects
-from lcm_data.store.files import Files
+from lcm_data.errors import InputError, LcmDataError, UnknownNameError, VerificationError
+from lcm_data.normalize import Normalizer
+from lcm_data.quantize.codebook import MANIFEST, TENSORS, Codebook
+from lcm_data.store.commits import Commit, digest, read_commits, read_rejects
+from lcm_data.store.files import Files, LocalFiles
 from lcm_data.store.lock import is_locked
-from lcm_data.store.manifest import MANIFEST_PATH, build_manifest
+from lcm_data.store.manifest import MANIFEST_PATH, build_manifest, load_manifest
 from lcm_data.store.plan import load_plan
-from lcm_data.store.verify import LEVELS, verify_stage
+from lcm_data.store.verify import LEVELS, Problem, verify_stage
+from pipelines.normalize import FILE as NORMALIZER
 from pipelines.stage import is_outdated
 
 _MEASURES = ("n_chars", "n_tokens", "truncated", "norm", "resid_norm")
@@ -76,13 +81,43 @@ def verify_corpus(root: str, level: str) -> dict[str, Any]:
         files = corpus.files.child(name)
         plan, commits = load_plan(files), read_commits(files)
         assert plan is not None
-        problems = [dataclasses.asdict(problem) for problem in verify_stage(files, commits, checked)]
+        found = [*verify_stage(files, commits, checked), *_manifest_problems(files, commits)]
+        problems = [dataclasses.asdict(problem) for problem in found]
         shards = sum(len(commit.shards) for commit in commits.values())
         rows = sum(commit.rows_out for commit in commits.values())
         units = {"units": len(plan.units), "units_done": len(commits)}
         stages.append({"stage": name, **units, "shards": shards, "rows": rows, "problems": problems})
-    found = sum(len(stage["problems"]) for stage in stages)
-    return {"corpus": root, "level": level, "problems": found, "stages": stages}
+    beside = [dataclasses.asdict(problem) for problem in _problems_beside(corpus.files)] if level == "hash" else []
+    total = sum(len(stage["problems"]) for stage in stages) + len(beside)
+    return {"corpus": root, "level": level, "problems": total, "stages": stages, "beside": beside}
+
+
+def _manifest_problems(files: Files, commits: dict[int, Commit]) -> Iterator[Problem]:
+    if files.size(MANIFEST_PATH) is None:
+        return
+    try:
+        if load_manifest(files).digest != digest(commits):
+            yield Problem(MANIFEST_PATH, None, "it does not agree with the commit records; run the stage again")
+    except VerificationError as error:
+        yield Problem(MANIFEST_PATH, None, str(error))
+
+
+def _problems_beside(corpus: Files) -> Iterator[Problem]:
+    """What is wrong with the codebook and the normaliser beside the stages."""
+    for folder, names, load in (
+        ("codebook/", (MANIFEST, TENSORS), lambda path: Codebook.load(path, verify=True)),
+        ("", (NORMALIZER,), lambda path: Normalizer.load(path / NORMALIZER)),
+    ):
+        if all(corpus.size(folder + name) is None for name in names):
+            continue
+        with tempfile.TemporaryDirectory(prefix="lcm-data-") as copy:
+            try:
+                if not isinstance(corpus, LocalFiles):
+                    for name in names:
+                        Path(copy, name).write_bytes(corpus.read(folder + name))
+                load(Path(corpus.root, folder) if isinstance(corpus, LocalFiles) else Path(copy))
+            except (LcmDataError, FileNotFoundError) as error:
+                yield Problem(folder or NORMALIZER, None, str(error))
 
 
 def _pick(root: str, stage: str | None) -> tuple[Corpus, StageData]:

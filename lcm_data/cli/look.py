@@ -43,7 +43,7 @@ def verify(
     level: Annotated[str, typer.Option(help="size, footer or hash: how closely to look.")] = "hash",
     json: JsonOption = False,
 ) -> None:
-    """Check every shard of a corpus against its commit record; exit code 5 if something is wrong.
+    """Check shards, manifests, codebook and normaliser of a corpus; exit code 5 if something is wrong.
 
     Example: lcm-data verify my-corpus --level footer
     """
@@ -63,10 +63,12 @@ def verify(
             print(f"{stage['stage']}: {counts}{unfinished}")
             for problem in stage["problems"]:
                 print(f"  {problem['path']}: {' '.join(problem['what'].split())}")
+        for problem in result["beside"]:
+            print(f"{problem['path']}: {' '.join(problem['what'].split())}")
     if result["problems"]:
         raise VerificationError(
             f"{_problems(result['problems'])} found. Delete the files named above and run their stage again: only "
-            "their units are done anew."
+            "what they hold is done anew."
         )
 
 

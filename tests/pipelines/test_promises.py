@@ -15,8 +15,10 @@ from lcm_data.quantize.storage import load_codebook
 from lcm_data.sonar.random_model import write_random_checkpoint
 from lcm_data.store.files import absolute
 from lcm_data.workers.output import check_identity
-from pipelines import encode, quantize, segment
+from pipelines import encode, normalize, quantize, segment
 from pipelines.encode import EncodeConfig
+from pipelines.look import verify_corpus
+from pipelines.normalize import NormalizeConfig
 from pipelines.quantize import QuantizeConfig
 from pipelines.segment import SegmentConfig
 
@@ -114,3 +116,21 @@ def test_local_paths_are_made_absolute_for_workers(made: Path, monkeypatch: pyte
     assert EncodeConfig(corpus="corpus", model="model").encoder.model == str(made / "model")
     for name in ("text_sonar_basic_encoder", "hf:owner/repo", "s3://bucket/codebook"):
         assert absolute(name) == name
+
+
+def test_damage_beside_the_shards_is_found(made: Path) -> None:
+    code(made)
+    normalize.run(NormalizeConfig(corpus=str(made / "corpus")))
+    assert verify_corpus(str(made / "corpus"), "hash")["problems"] == 0
+    book = made / "corpus" / "codebook" / "codebooks.safetensors"
+    content = bytearray(book.read_bytes())
+    content[-3] ^= 1
+    book.write_bytes(content)
+    (made / "corpus" / "normalizer.safetensors").write_bytes(b"no")
+    manifest = made / "corpus" / "segments" / "_lcm" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"digest": "', '"digest": "0'))
+    (made / "corpus" / "codes" / "_lcm" / "manifest.json").write_text("garbage")
+    found = verify_corpus(str(made / "corpus"), "hash")
+    assert [problem["path"] for problem in found["beside"]] == ["codebook/", "normalizer.safetensors"]
+    assert [len(stage["problems"]) for stage in found["stages"]] == [1, 0, 1]
+    assert verify_corpus(str(made / "corpus"), "size")["beside"] == []
