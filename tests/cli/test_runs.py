@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -113,7 +114,8 @@ def test_a_dry_run_of_what_is_finished_or_overwritten(finished: Path) -> None:
 
 def started(corpus: Path, *args: object, **environment: str) -> subprocess.Popen[str]:
     """A slow ``encode`` that has committed something."""
-    driver = start("encode", corpus, *ODD, "--overwrite", *args, env={**PAUSE, **environment})
+    shutil.rmtree(corpus / "embeddings")
+    driver = start("encode", corpus, *ODD, *args, env={**PAUSE, **environment})
     commits = corpus / "embeddings/_lcm/commits"
     wait_for(lambda: driver.poll() is not None or 0 < len(list(commits.glob("*.json"))) < units(corpus))
     assert driver.poll() is None, driver.communicate()
