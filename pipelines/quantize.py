@@ -206,8 +206,8 @@ def run(config: QuantizeConfig, show: Show = silent) -> Report:
     extra: dict[str, Any] = {"codebook": f"{codebook.num_levels} x {codebook.num_units}, {codebook.fingerprint[:12]}"}
     stats = report.manifest.stats
     if stats.get("energy"):
-        extra["error left"] = f"{stats['resid_energy'] / stats['energy']:.1%} of the energy"
+        extra["unexplained length²"] = f"{stats['resid_energy'] / stats['energy']:.1%}"
     if codebook.quality:
         last = codebook.quality[-1]
-        extra["held-out"] = f"NMSE {last.heldout_nmse:.3f}, cosine {last.heldout_cosine:.3f}"
+        extra["held-out variance left"] = f"{last.heldout_nmse:.1%}, cosine {last.heldout_cosine:.3f}"
     return replace(report, extra=extra)

@@ -32,7 +32,8 @@ class Stage:
 
     ``config`` and ``inputs`` are what its output depends on; ``make_plan`` is called only if there is no plan yet,
     ``make_worker`` with the plan that counts. Where making a worker leaves something behind (a fitted codebook),
-    ``try_worker`` gives one that does not, or None.
+    ``try_worker`` gives one that does not, or None. ``begin`` is called when the first worker is ready, with the plan
+    stored and before any unit starts.
     """
 
     name: str
@@ -75,18 +76,22 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
     """
     begun = time.monotonic()
     with stage_lock(stage.files):
-        plan = open_plan(stage, overwrite)
+        stored = None if overwrite else load_plan(stage.files)
+        plan = stored or _new_plan(stage)
+        check_same(plan, stage.config, stage.inputs, stage.files.root)
         commits = {} if overwrite else _resumable(stage.files, plan)
         before = set(commits)
-        worker = stage.make_worker(plan) if overwrite else _make_worker(stage, plan, commits)
 
         def begin() -> None:
+            # Only now that a worker is ready: a device, cluster or setting that does not work must neither cost a
+            # finished stage nor leave a plan behind that refuses better settings.
             if overwrite:
                 clear_stage(stage.files)
+            if stored is None:
                 _store_plan(stage, plan)
             stage.begin()
 
-        state = Runner(plan, worker, commits, options).run(show, begin)
+        state = Runner(plan, stage.make_worker(plan), commits, options).run(show, begin)
         stage.files.sweep()
         manifest = build_manifest(plan, state.commits)
         if not manifest.rows_done:
@@ -108,37 +113,16 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
     )
 
 
-def open_plan(stage: Stage, overwrite: bool = False) -> Plan:
-    """The stored plan if it agrees with ``stage``, else a new one, stored before anything runs.
-
-    With ``overwrite`` a new plan in any case, and nothing is stored: the old output is only deleted when the first
-    worker of the new run is ready. A device or cluster that is not there must not cost a finished stage.
-    """
-    plan = None if overwrite else load_plan(stage.files)
-    if plan is not None:
-        check_same(plan, stage.config, stage.inputs, stage.files.root)
-        return plan
+def _new_plan(stage: Stage) -> Plan:
     plan = stage.make_plan()
     if not plan.units:
         raise UsageError(f"{stage.name}: the input holds no rows.")
-    if not overwrite:
-        _store_plan(stage, plan)
     return plan
 
 
 def _store_plan(stage: Stage, plan: Plan) -> None:
     stage.files.write(CONFIG_PATH, yaml.safe_dump(stage.config, sort_keys=True, allow_unicode=True).encode())
     save_plan(stage.files, plan)
-
-
-def _make_worker(stage: Stage, plan: Plan, commits: Mapping[int, Commit]) -> StageWorker:
-    """The worker; settings that turn out not to work leave no plan behind that would refuse better ones."""
-    try:
-        return stage.make_worker(plan)
-    except UsageError:
-        if not commits:
-            stage.files.remove(PLAN_PATH)
-        raise
 
 
 def _remove_orphans(files: Files, manifest: Manifest) -> None:

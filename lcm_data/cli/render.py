@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json as jsonlib
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +137,7 @@ def report(result: Report, verb: str, json: bool) -> None:
         pairs["truncated"] = int(truncated)
     langs = {name.split("/")[1] for name in manifest.partitions}
     pairs |= {"languages": len(langs), "shards": len(manifest.shards), "size": size(manifest.bytes)}
-    pairs |= dict(_measure(name, value) for name, value in result.extra.items() if value not in ((), [], None))
+    pairs |= {name: value for name, value in result.extra.items() if value not in ((), [], None)}
     if result.units_done:
         pairs["this run"] = (
             f"{result.units_done} of {result.units} units in {result.seconds:.1f} s, "
@@ -148,15 +147,6 @@ def report(result: Report, verb: str, json: bool) -> None:
     else:
         pairs["this run"] = "nothing left to do"
     facts(f"{verb}: {result.root}", pairs)
-
-
-def _measure(name: str, value: Any) -> tuple[str, Any]:
-    """The two errors of a codebook by what they are shares of: they differ much where the vectors have a large mean."""
-    if name == "error left":
-        return "unexplained length²", str(value).removesuffix(" of the energy")
-    if name == "held-out" and (found := re.match(r"NMSE ([\d.]+)", str(value))):
-        return "held-out variance left", f"{float(found[1]):.1%}{str(value)[found.end() :]}"
-    return name, value
 
 
 def dry_run(result: DryRun, noun: str, json: bool) -> None:

@@ -59,7 +59,7 @@ def kill(pid: int) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     """Wait until ``condition`` gives something true, and return it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from drivers import kill as kill
+from drivers import wait_for as wait_for
 
 from lcm_data.store.commits import Commit, digest, read_commits, read_rejects
 from lcm_data.store.files import open_files
@@ -114,24 +114,6 @@ def children(pid: int) -> list[int]:
             if int(parent) == pid and state not in "ZX":
                 found.append(int(folder.name))
     return found
-
-
-def kill(pid: int) -> bool:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Wait until ``condition`` gives something true, and return it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise AssertionError("the condition did not come true in time")
 
 
 def commits_of(corpus: object, stage: str) -> dict[int, Commit]:
