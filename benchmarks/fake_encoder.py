@@ -34,7 +34,7 @@ class FakeEncoder:
 
     def prepare(self, texts: Sequence[str], lang: str) -> Prepared:
         lengths = np.fromiter((len(text) for text in texts), np.int32, len(texts))
-        return Prepared(lengths, np.zeros(len(texts), bool), list(texts))
+        return Prepared(lengths, np.zeros(len(texts), bool), np.zeros(len(texts), np.int32), list(texts))
 
     def embed(self, prepared: Prepared, rows: npt.NDArray[np.integer[Any]] | None = None) -> npt.NDArray[np.float32]:
         texts = prepared.payload if rows is None else [prepared.payload[row] for row in rows]

@@ -35,6 +35,7 @@ def make_table(rows: int, dim: int) -> pa.Table:
         "sent_idx": np.arange(rows) % 20,
         "text": [f"Sentence number {row} of a document about nothing in particular." for row in range(rows)],
         "n_tokens": rng.integers(5, 60, rows),
+        "n_unk": np.zeros(rows, np.int32),
         "truncated": np.zeros(rows, bool),
         "norm": rng.random(rows, np.float32),
         "emb": schema.vector_array(

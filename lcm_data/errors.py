@@ -10,6 +10,7 @@
     +-- StorageError               3  reading or writing failed (disk full, read-only, network); a rerun resumes
     +-- UnitsFailedError           3  the run finished but some units failed; a rerun resumes
     +-- PlanMismatchError          4  input, config or model differ from what the existing output was made with
+    |   +-- SpaceError             4  vectors of two embedding spaces would be mixed
     +-- VerificationError          5  what is on disk is not what the commit records say
     +-- RejectRateError            5  more rows were rejected than allowed
     +-- InterruptedRunError  130/143  SIGINT or SIGTERM: running units were committed, a rerun resumes
@@ -101,6 +102,10 @@ class PlanMismatchError(LcmDataError):
     """Input, config or model differ from what the existing output was made with."""
 
     exit_code = 4
+
+
+class SpaceError(PlanMismatchError):
+    """Vectors of two embedding spaces would be mixed (see ``lcm_data.space``)."""
 
 
 class VerificationError(LcmDataError):

@@ -42,7 +42,7 @@ class NormalizerInfo:
     """How a normaliser was made: stored with it, part of its fingerprint.
 
     ``quantiles`` are in percent (0 to 100), None if unknown. ``encoder`` names the model the vectors came from,
-    ``num_rows`` says how many there were.
+    ``space`` its embedding space (``lcm_data.space``, "" if unknown), ``num_rows`` says how many there were.
     """
 
     method: str = "gaussian_robust"
@@ -50,6 +50,7 @@ class NormalizerInfo:
     clip_proba: float | None = None
     num_rows: int = 0
     encoder: str = ""
+    space: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +107,7 @@ class Normalizer:
         clip_proba: float | None = None,
         legacy_quantiles: bool = False,
         encoder: str = "",
+        space: str = "",
     ) -> Normalizer:
         """Fit on all of ``x_ND`` (exact quantiles, as numpy's linear interpolation gives them).
 
@@ -132,7 +134,7 @@ class Normalizer:
             edges = _quantiles(x_ND, (100 * clip_proba, 100 - 100 * clip_proba))
             clips = [((edge - center) / scale).astype(np.float32) for edge in edges]
         info = NormalizerInfo(
-            method=method, quantiles=quantiles, clip_proba=clip_proba, num_rows=len(x_ND), encoder=encoder
+            method=method, quantiles=quantiles, clip_proba=clip_proba, num_rows=len(x_ND), encoder=encoder, space=space
         )
         return cls(center.astype(np.float32), scale.astype(np.float32), clips[0], clips[1], info)
 
@@ -204,7 +206,7 @@ class Normalizer:
             temporary.unlink(missing_ok=True)
 
     @classmethod
-    def from_official(cls, path: str | Path, *, encoder: str = "") -> Normalizer:
+    def from_official(cls, path: str | Path, *, encoder: str = "", space: str = "") -> Normalizer:
         """Read an official normaliser checkpoint; the file does not say how it was fitted.
 
         Raises:
@@ -219,7 +221,7 @@ class Normalizer:
             raise CheckpointError(f"{path} does not exist.") from error
         except Exception as error:  # whatever unpickling a foreign file raises
             raise CheckpointError(f"{path} is not an official normaliser checkpoint: {error}.") from error
-        return _checked(path, arrays, NormalizerInfo(method="official", quantiles=None, encoder=encoder))
+        return _checked(path, arrays, NormalizerInfo(method="official", quantiles=None, encoder=encoder, space=space))
 
 
 def _checked(path: str | Path, arrays: dict[str, Array], info: NormalizerInfo) -> Normalizer:

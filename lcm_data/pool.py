@@ -86,7 +86,13 @@ def num_cores() -> int:
 def thread_environment(threads: int) -> dict[str, str]:
     """Variables that keep the numeric libraries of one worker to ``threads`` threads."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**dict.fromkeys(names, str(threads)), "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": str(threads)}
+    return {
+        **dict.fromkeys(names, str(threads)),
+        "TOKENIZERS_PARALLELISM": "false",
+        "RAYON_NUM_THREADS": str(threads),
+        # Waiting threads sleep: spinning, they take the cores from the tokenizer, the writer and other workers.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }
 
 
 def visible_gpus() -> list[str]:

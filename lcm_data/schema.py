@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Part of every plan hash: output of an older layout is never mixed with a newer one."""
 
 Stage = Literal["segments", "embeddings", "codes"]
@@ -22,12 +22,14 @@ STAGES: tuple[Stage, ...] = ("segments", "embeddings", "codes")
 StoreDtype = Literal["float16", "float32"]
 
 ID_COLUMNS = ("sid", "doc_id", "sent_idx")
+TOKEN_COLUMNS = ("n_tokens", "n_unk")
+"""Of embeddings: the tokens of a sentence, and those among them that stand for unknown characters."""
 _ID_FIELDS = [
     pa.field("sid", pa.int64(), nullable=False),
     pa.field("doc_id", pa.string(), nullable=False),
     pa.field("sent_idx", pa.int32(), nullable=False),
 ]
-_DICTIONARY_COLUMNS = {"doc_id", "modality", "source"}
+_DICTIONARY_COLUMNS = {"doc_id", "modality", "source", "source_lang"}
 
 SEGMENTS = pa.schema(
     [
@@ -44,6 +46,21 @@ SEGMENTS = pa.schema(
     ]
 )
 
+DECODED = pa.schema(
+    [
+        *_ID_FIELDS,
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("n_chars", pa.int32(), nullable=False),
+        pa.field("source_lang", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("modality", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+"""Schema of a ``segments`` stage whose sentences a decoder said. The ids are those of the rows they were made from."""
+
 
 def embeddings_schema(dim: int, store_dtype: StoreDtype = "float16", with_text: bool = True) -> pa.Schema:
     """Schema of ``embeddings``: ids, the sentence itself if wanted, token facts and ``emb`` of ``dim`` floats."""
@@ -54,6 +71,7 @@ def embeddings_schema(dim: int, store_dtype: StoreDtype = "float16", with_text: 
             *_ID_FIELDS,
             *text,
             pa.field("n_tokens", pa.int32(), nullable=False),
+            pa.field("n_unk", pa.int32(), nullable=False),
             pa.field("truncated", pa.bool_(), nullable=False),
             pa.field("norm", pa.float32(), nullable=False),
             pa.field("emb", vector_type(item, dim), nullable=False),

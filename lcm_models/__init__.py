@@ -1,7 +1,40 @@
-"""Models over concepts: what reads a corpus of embeddings for training. Imports ``lcm_data``, never the reverse."""
+"""Models over concepts: reading a corpus for training, and the Large Concept Models. ``lcm_data`` knows none of it.
+
+A variant is a file; the table names them. A new one is a class with the methods of ``lcm_models.model.ConceptModel``
+and one line here (or ``package.module:Class`` where a name is taken).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lcm_data.tables import resolve
 from lcm_models.loader import ConceptDocuments, Reader
 
-__all__ = ["ConceptDocuments", "Reader"]
+if TYPE_CHECKING:
+    from lcm_models.model import ConceptModel
+
+__all__ = ["LCMS", "ConceptDocuments", "Reader", "build_model"]
+
+LCMS = {
+    "base": "lcm_models.base_lcm:BaseLCM",
+    "one-tower": "lcm_models.one_tower:OneTower",
+    "two-tower": "lcm_models.two_tower:TwoTower",
+    "quant-d": "lcm_models.quant_lcm:QuantLCMDiscrete",
+    "quant-c": "lcm_models.quant_lcm:QuantLCMContinuous",
+}
+
+
+def build_model(variant: str, preset: str | None = None, settings: Mapping[str, Any] | None = None) -> ConceptModel:
+    """A new model with random weights, of a preset's sizes and ``settings`` on top; nested groups are mappings.
+
+    Raises:
+        UnknownNameError: no such variant, preset or setting.
+        UsageError: a value does not fit.
+    """
+    from lcm_models.config import make_config
+
+    kind = resolve(LCMS, variant, "model")
+    model: ConceptModel = kind(make_config(kind.config_type, preset, settings))
+    return model

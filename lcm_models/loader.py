@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from lcm_data.corpus import Corpus
 from lcm_data.errors import UsageError
 from lcm_data.normalize import Normalizer
+from lcm_data.space import check_same_space
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class ConceptDocuments(IterableDataset[torch.Tensor]):
 
     Raises:
         InputError: the corpus has no finished embeddings.
-        UsageError: a language or split that it does not have.
+        UsageError: a language or split that it does not have, or a normaliser of another width.
+        SpaceError: a normaliser that was fitted in another embedding space.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class ConceptDocuments(IterableDataset[torch.Tensor]):
         self._seed = seed
         self._epoch = 0
         self._normalizer = normalizer
+        if normalizer is not None:
+            self._check(normalizer)
 
     @property
     def dim(self) -> int:
@@ -81,6 +85,13 @@ class ConceptDocuments(IterableDataset[torch.Tensor]):
             for place, document in enumerate(self._data.documents_of(shard, ["doc_id", "emb"])):
                 if by_shard or (number + place) % reader.count == reader.rank:
                     yield self._tensor(document.vectors("emb"))
+
+    def _check(self, normalizer: Normalizer) -> None:
+        if normalizer.dim != self.dim:
+            raise UsageError(f"the normaliser is for {normalizer.dim} dimensions, the corpus has {self.dim}.")
+        fitted_in = {"space": normalizer.info.space, "encoder": normalizer.info.encoder, "dim": normalizer.dim}
+        advice = "Fit one on this corpus with 'lcm-data normalize'."
+        check_same_space(fitted_in, self._data.manifest.provenance, "the normaliser", "the corpus", advice)
 
     def _share_with_workers(self) -> Reader:
         info = get_worker_info()

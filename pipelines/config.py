@@ -65,6 +65,8 @@ def load_config(kind: type[C], file: str | None, given: dict[str, Any]) -> C:
 def _problem(item: Mapping[str, Any]) -> str:
     """One line for one value that does not fit."""
     name = ".".join(map(str, item["loc"]))
+    if item["type"] == "missing":
+        return f"{name}: is required and was not given"
     own = item.get("ctx", {}).get("error")  # what a validator of ours raised says it all
     return f"{name}: {str(own).rstrip('.')}" if own else f"{name}: {item['msg']}, got {item['input']!r}"
 

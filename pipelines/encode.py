@@ -14,7 +14,7 @@ from lcm_data.store.manifest import Manifest, load_manifest
 from lcm_data.store.plan import Plan, Unit
 from lcm_data.workers.encode import EncodeWorker
 from pipelines.config import VerbConfig
-from pipelines.stage import Report, Stage, provenance_metadata, run_stage, shard_inputs
+from pipelines.stage import Report, Stage, provenance_metadata, refuse_other_space, run_stage, shard_inputs
 
 DEFAULT_MODEL = "text_sonar_basic_encoder"
 
@@ -23,11 +23,12 @@ class EncodeConfig(VerbConfig):
     """Settings of ``lcm-data encode``."""
 
     model: str = Field(DEFAULT_MODEL, description="Encoder: a name, hf:owner/repo, or a folder or file.")
-    backend: str = Field("native", description="native or sonar-space.")
+    backend: str = Field("native", description="native, sonar-space, sentence-transformers, or package.module:Class.")
     dtype: str = Field("float32", description="Precision of the network: float32, bfloat16 or float16.")
     store_dtype: StoreDtype = Field("float16", description="Precision of the stored vectors: float16 or float32.")
     device: str = Field("auto", description="auto, cpu or cuda.")
     token_budget: int | None = Field(None, ge=1, description="Tokens in a batch; by default chosen for the device.")
+    prompt: str | None = Field(None, description="Text put before every sentence, for models that want one.")
     text: bool = Field(True, description="Keep the sentences beside their vectors.")
 
     @property
@@ -40,6 +41,7 @@ class EncodeConfig(VerbConfig):
             device=self.device,
             token_budget=self.token_budget,
             threads=self.threads or None,
+            prompt=self.prompt,
         )
 
 
@@ -58,6 +60,8 @@ def make_stage(config: EncodeConfig) -> Stage:
     }
     provenance = {**segments.provenance, **described, "compute_dtype": config.dtype, "store_dtype": config.store_dtype}
     inputs = shard_inputs(segments)
+    if not config.overwrite:
+        refuse_other_space(corpus.child("embeddings"), provenance)
 
     def make_plan() -> Plan:
         notes = {"provenance": provenance_metadata(provenance), "upstream": segments.plan_hash}

@@ -27,8 +27,12 @@ from lcm_data.store.verify import LEVELS, Problem, verify_stage
 from pipelines.normalize import FILE as NORMALIZER
 from pipelines.stage import is_outdated
 
-_MEASURES = ("n_chars", "n_tokens", "truncated", "norm", "resid_norm")
-_IN_TABLES = ("lang", "doc_id", "sent_idx", "text", "n_chars", "n_tokens", "norm", "codes", "resid_norm")
+_MEASURES = ("n_chars", "n_tokens", "n_unk", "truncated", "score", "norm", "resid_norm")
+_IN_TABLES = (
+    *("lang", "source_lang", "doc_id", "sent_idx", "text", "n_chars", "n_tokens"),
+    *("score", "norm", "codes", "resid_norm"),
+)
+_OF_VECTORS = ("encoder", "encoder_revision", "space", "dim")
 _REJECTS_SHOWN = 100
 
 
@@ -56,6 +60,7 @@ def corpus_status(root: str) -> list[dict[str, Any]]:
                 "rejected": sum(manifest.rejects.values()),
                 "bytes": manifest.bytes,
                 "left": _time_left(commits, plan.rows) if running else "-",
+                **{fact: manifest.provenance.get(fact) for fact in _OF_VECTORS if name != "segments"},
             }
         )
     return records
@@ -145,14 +150,15 @@ def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> d
     measures = [name for name in _MEASURES if name in data.schema.names]
     documents = sentences = 0
     sums = dict.fromkeys(measures, 0.0)
-    peaks = dict.fromkeys(measures, 0.0)
+    peaks: dict[str, float] = {}
     for batch in data.batches(langs=[lang], splits=splits, columns=["doc_id", "sent_idx", *measures]):
         sentences += len(batch)
         documents += len(pc.run_end_encode(batch.table["doc_id"].combine_chunks()).values)
         for name in measures:
             column = batch.table[name].cast(pa.float64() if name != "truncated" else pa.int64())
             sums[name] += pc.sum(column).as_py() or 0
-            peaks[name] = max(peaks[name], pc.max(column).as_py() or 0)
+            if (peak := pc.max(column).as_py()) is not None:
+                peaks[name] = max(peaks.get(name, peak), peak)
     row: dict[str, Any] = {"lang": lang, "documents": documents, "sentences": sentences}
     for name in measures:
         if name == "truncated":
@@ -160,7 +166,8 @@ def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> d
             continue
         label = name.removeprefix("n_")
         row[f"{label} mean"] = round(sums[name] / max(1, sentences), 4)
-        row[f"{label} max"] = round(peaks[name], 4) if "norm" in name else int(peaks[name])
+        peak = peaks.get(name, 0)  # 0 of no rows
+        row[f"{label} max"] = round(peak, 4) if pa.types.is_floating(data.schema.field(name).type) else int(peak)
     return row
 
 

@@ -12,6 +12,7 @@ from lcm_data.corpus import StageData
 from lcm_data.errors import PlanMismatchError
 from lcm_data.normalize import Normalizer
 from lcm_data.progress import Show, silent
+from lcm_data.space import space_of
 from lcm_data.store.files import open_files
 from pipelines.sampling import sample_embeddings
 from pipelines.stage import refuse_outdated
@@ -62,6 +63,7 @@ def run(config: NormalizeConfig, show: Show = silent) -> NormalizeReport:
         clip_proba=config.clip_proba,
         legacy_quantiles=config.legacy_quantiles,
         encoder=data.manifest.provenance.get("encoder", ""),
+        space=space_of(data.manifest.provenance),
     )
     with corpus.child("embeddings").scratch() as folder:
         local = Path(folder, FILE)

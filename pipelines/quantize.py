@@ -15,13 +15,22 @@ from lcm_data.progress import Show, silent
 from lcm_data.quantize.codebook import Codebook, LevelQuality, Provenance
 from lcm_data.quantize.fit import FitOptions, fit_codebook
 from lcm_data.quantize.storage import load_codebook, save_codebook
+from lcm_data.space import check_same_space, space_of
 from lcm_data.store.files import Files, LocalFiles, absolute, open_files
 from lcm_data.store.plan import Plan
 from lcm_data.workers.quantize import QuantizeWorker
 from pipelines.config import VerbConfig
 from pipelines.encode import shard_units
 from pipelines.sampling import num_sample_rows, sample_embeddings
-from pipelines.stage import Report, Stage, provenance_metadata, refuse_outdated, run_stage, shard_inputs
+from pipelines.stage import (
+    Report,
+    Stage,
+    provenance_metadata,
+    refuse_other_space,
+    refuse_outdated,
+    run_stage,
+    shard_inputs,
+)
 
 log = logging.getLogger("lcm_data.quantize")
 
@@ -60,6 +69,8 @@ def make_stage(config: QuantizeConfig) -> Stage:
     target, home = corpus.child("codes"), corpus.child("codebook")
     data = StageData(corpus.child("embeddings"))
     refuse_outdated(corpus, "embeddings")
+    if not config.overwrite:
+        refuse_other_space(target, data.manifest.provenance)
     chosen = None if config.codebook is None else absolute(config.codebook)
     given = None if chosen is None else load_codebook(chosen)
     used: list[Codebook] = []
@@ -119,13 +130,16 @@ def _check_fits(codebook: Codebook, data: StageData, where: str) -> None:
         raise UsageError(
             f"the codebook {where} is for vectors of {codebook.dim} dimensions, the corpus has {data.dim}."
         )
-    revision = data.manifest.provenance.get("encoder_revision", "")
-    fitted_on = codebook.provenance.encoder_fingerprint
+    corpus, book = data.manifest.provenance, codebook.provenance
+    advice = "Fit one on this corpus by leaving --codebook out."
+    fitted_in = {"space": book.encoder_space, "encoder": book.encoder, "dim": codebook.dim}
+    check_same_space(fitted_in, corpus, f"the codebook {where}", "the corpus", advice)
+    revision = corpus.get("encoder_revision", "")
+    fitted_on = book.encoder_fingerprint
     if fitted_on and revision and fitted_on != revision:
         raise PlanMismatchError(
-            f"the codebook {where} was fitted on vectors of another encoder ({codebook.provenance.encoder}, "
-            f"{fitted_on[:12]}) than the corpus has ({data.manifest.provenance.get('encoder')}, {revision[:12]}). "
-            "Fit one on this corpus by leaving --codebook out."
+            f"the codebook {where} was fitted on vectors of another encoder ({book.encoder}, {fitted_on[:12]}) "
+            f"than the corpus has ({corpus.get('encoder')}, {revision[:12]}). {advice}"
         )
 
 
@@ -150,6 +164,7 @@ def fit_or_reuse(config: QuantizeConfig, plan: Plan, data: StageData, home: File
     provenance = Provenance(
         encoder=data.manifest.provenance.get("encoder", ""),
         encoder_fingerprint=data.manifest.provenance.get("encoder_revision", ""),
+        encoder_space=space_of(data.manifest.provenance),
         sample=_sample_facts(plan, data),
     )
     checkpoints = Path(target.root, "_lcm/fit") if isinstance(target, LocalFiles) else None

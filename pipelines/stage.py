@@ -13,6 +13,7 @@ import yaml
 from lcm_data.errors import PlanMismatchError, RejectRateError, UsageError
 from lcm_data.progress import Show, silent
 from lcm_data.runner import Runner, RunOptions, busy_share
+from lcm_data.space import check_same_space
 from lcm_data.store.commits import Commit, commit_path, read_commits
 from lcm_data.store.files import Files
 from lcm_data.store.lock import LOCK_PATH, stage_lock
@@ -23,8 +24,6 @@ from lcm_data.workers.base import StageWorker, Task
 
 log = logging.getLogger("lcm_data.stage")
 
-_CALIBRATION_ROWS = 256
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -33,7 +32,7 @@ class Stage:
     ``config`` and ``inputs`` are what its output depends on; ``make_plan`` is called only if there is no plan yet,
     ``make_worker`` with the plan that counts. Where making a worker leaves something behind (a fitted codebook),
     ``try_worker`` gives one that does not, or None. ``begin`` is called when the first worker is ready, with the plan
-    stored and before any unit starts.
+    stored and before any unit starts. A dry run tries ``calibration_rows``.
     """
 
     name: str
@@ -44,6 +43,7 @@ class Stage:
     make_worker: Callable[[Plan], StageWorker]
     try_worker: Callable[[Plan], StageWorker | None] | None = None
     begin: Callable[[], None] = lambda: None
+    calibration_rows: int = 256
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,18 @@ def refuse_outdated(corpus: Files, stage: str) -> None:
         )
 
 
+def refuse_other_space(files: Files, provenance: Mapping[str, Any]) -> None:
+    """Refuse to go on with a stage that was begun on vectors of another embedding space than ``provenance`` is of.
+
+    Raises:
+        SpaceError: it was.
+    """
+    plan = load_plan(files)
+    if plan is not None:
+        advice = "Write to a new corpus, or add --overwrite to start this stage anew."
+        check_same_space(plan.notes.get("provenance", {}), provenance, files.root, "what would be added", advice)
+
+
 def shard_inputs(manifest: Manifest) -> dict[str, str]:
     """The shards of an upstream stage as inputs of the next: path to content hash."""
     return {shard.path: f"{shard.rows} rows, sha256 {shard.sha256}" for shard in manifest.shards}
@@ -225,7 +237,7 @@ def dry_run(stage: Stage, options: RunOptions, overwrite: bool = False) -> DryRu
     left = [unit for unit in plan.units if unit.id not in committed]
     rows = sum(unit.rows for unit in left)
     worker = (stage.try_worker or stage.make_worker)(plan)
-    seconds_a_row, bytes_a_row = _calibrate(worker, left) if rows and worker else (0.0, 0.0)
+    seconds_a_row, bytes_a_row = _calibrate(worker, left, stage.calibration_rows) if rows and worker else (0.0, 0.0)
     known = worker is not None or not rows
     return DryRun(
         stage=stage.name,
@@ -238,11 +250,11 @@ def dry_run(stage: Stage, options: RunOptions, overwrite: bool = False) -> DryRu
     )
 
 
-def _calibrate(worker: StageWorker, units: list[Unit]) -> tuple[float, float]:
+def _calibrate(worker: StageWorker, units: list[Unit], most_rows: int) -> tuple[float, float]:
     """Seconds and output bytes for one input row, measured twice so that warming up does not count."""
     worker.setup()
     unit = max(units, key=lambda unit: unit.rows)
-    rows = min(unit.rows, _CALIBRATION_ROWS)
+    rows = min(unit.rows, most_rows)
     for _ in range(2):
         begun = time.perf_counter()
         output = worker.work(worker.read(Task(unit, rows=(0, rows))))

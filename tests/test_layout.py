@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 from lcm_data import schema
+from lcm_data.decode import DecoderOptions
 from lcm_data.documents import Columns, ReadOptions
 from lcm_data.encode import EncoderOptions
 from lcm_data.splits import SplitRule
 from lcm_data.version import __version__
+from lcm_data.workers.decode import DecodeWorker
 from lcm_data.workers.encode import EncodeWorker
 from lcm_data.workers.quantize import QuantizeWorker
 from lcm_data.workers.segment import SegmentWorker
@@ -43,7 +45,9 @@ HEAVY = {
     "transformers",
     "sentencepiece",
     "huggingface_hub",
+    "matplotlib",
     "s3fs",
+    "sacrebleu",
 }
 
 
@@ -143,16 +147,20 @@ def test_importing_the_package_is_light() -> None:
         "lcm_data.pool",
         "lcm_data.workers.segment",
         "lcm_data.workers.encode",
+        "lcm_data.workers.decode",
         "lcm_data.workers.quantize",
         "lcm_data.workers.process",
         "lcm_data.segment",
         "lcm_data.encode",
+        "lcm_data.decode",
         "lcm_data.normalize",
         "pipelines.segment",
         "pipelines.encode",
+        "pipelines.decode",
         "pipelines.quantize",
         "pipelines.normalize",
         "pipelines.look",
+        "pipelines.evaluate_space",
     ]
     script = f"import sys, {', '.join(modules)}; print(sorted({HEAVY!r} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -161,7 +169,8 @@ def test_importing_the_package_is_light() -> None:
 
 def test_columns_are_spelled_where_they_are_made() -> None:
     """Names that are no everyday words stand in the schema and in the workers that fill them, so renaming is local."""
-    fields = {*schema.SEGMENTS.names, *schema.embeddings_schema(1).names, *schema.codes_schema(1).names}
+    stages = (schema.SEGMENTS, schema.DECODED, schema.embeddings_schema(1), schema.codes_schema(1))
+    fields = {name for stage in stages for name in stage.names}
     everyday = {
         "sid",
         "doc_id",
@@ -174,6 +183,7 @@ def test_columns_are_spelled_where_they_are_made() -> None:
         "modality",
         "sent_idx",
         "lid_score",
+        "score",
     }
     may_know = {"lcm_data/schema.py", "pipelines/look.py", "pipelines/demo.py"}
     for path in MODULES:
@@ -212,6 +222,7 @@ def test_workers_are_small() -> None:
             "s3://b/c", Columns(), ReadOptions(), None, 0.5, "rules", None, 250, SplitRule(), "0" * 64, facts
         ),
         EncodeWorker("s3://b/c", "s3://b/d", EncoderOptions(model="m"), "0" * 64, metadata=facts),
+        DecodeWorker("s3://b/c", "s3://b/d", DecoderOptions(model="m"), "fra_Latn", "0" * 64, facts),
         QuantizeWorker("s3://b/c", "s3://b/d", "s3://b/book", "0" * 64, facts),
     ]
     for worker in workers:

@@ -11,22 +11,26 @@ from lcm_data import schema
 
 def test_the_columns_are_these() -> None:
     """Changing one breaks every corpus on disk: raise SCHEMA_VERSION with it."""
-    assert schema.SCHEMA_VERSION == 1
+    assert schema.SCHEMA_VERSION == 2
     assert [f"{field.name}: {field.type}" for field in schema.SEGMENTS] == [
         *("sid: int64", "doc_id: string", "sent_idx: int32", "n_sents: int32", "para_idx: int32", "text: string"),
         *("char_start: int32", "char_end: int32", "n_chars: int32", "lid_score: float", "modality: string"),
         "source: string",
     ]
     assert [f"{field.name}: {field.type}" for field in schema.embeddings_schema(1024)] == [
-        *("sid: int64", "doc_id: string", "sent_idx: int32", "text: string", "n_tokens: int32", "truncated: bool"),
-        *("norm: float", "emb: fixed_size_list<element: halffloat not null>[1024]"),
+        *("sid: int64", "doc_id: string", "sent_idx: int32", "text: string", "n_tokens: int32", "n_unk: int32"),
+        *("truncated: bool", "norm: float", "emb: fixed_size_list<element: halffloat not null>[1024]"),
     ]
     assert [f"{field.name}: {field.type}" for field in schema.codes_schema(8)][3:] == [
         *("codes: fixed_size_list<element: uint16 not null>[8]", "resid_norm: float")
     ]
+    assert [f"{field.name}: {field.type}" for field in schema.DECODED][3:] == [
+        *("text: string", "n_chars: int32", "source_lang: string", "score: float", "n_tokens: int32"),
+        *("truncated: bool", "modality: string", "source: string"),
+    ]
     assert "text" not in schema.embeddings_schema(4, with_text=False).names
     assert schema.embeddings_schema(4, "float32").field("emb").type.value_type == pa.float32()
-    for table in (schema.SEGMENTS, schema.embeddings_schema(4), schema.codes_schema(4)):
+    for table in (schema.SEGMENTS, schema.DECODED, schema.embeddings_schema(4), schema.codes_schema(4)):
         assert table.names[:3] == list(schema.ID_COLUMNS)
         assert {field.name for field in table if field.nullable} <= {"lid_score"}
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lcm_data.cli import demo, look, make
+from lcm_data.cli import demo, evaluate_space, look, make, models
 from lcm_data.version import __version__
 
 app = typer.Typer(
@@ -44,3 +44,5 @@ def _common(
 demo.register(app)
 make.register(app)
 look.register(app)
+models.register(app)
+evaluate_space.register(app)

@@ -21,6 +21,7 @@ def status(corpus: CorpusArgument, json: JsonOption = False) -> None:
     Example: lcm-data status my-corpus
     """
     from lcm_data.cli import render
+    from lcm_data.space import space_text
     from pipelines.look import corpus_status
 
     stages = corpus_status(corpus)
@@ -36,6 +37,9 @@ def status(corpus: CorpusArgument, json: JsonOption = False) -> None:
         for stage in stages
     ]  # fmt: skip
     render.table(f"status of {corpus}", columns, rows, numbers=columns[2:])
+    for stage in stages:
+        if stage.get("space"):
+            print(f"{stage['stage']}: {space_text(stage)}")
 
 
 def verify(

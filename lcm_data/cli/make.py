@@ -1,4 +1,4 @@
-"""The verbs that make the stages of a corpus: segment, encode, quantize, normalize.
+"""The verbs that make the stages of a corpus: segment, encode, quantize, normalize, decode.
 
 Each collects what was given, lets ``pipelines`` check it against the settings file, runs, and prints the report.
 """
@@ -37,11 +37,12 @@ _input = partial(option, panel="Input")
 _text = partial(option, panel="Sentences")
 _model = partial(option, panel="Model")
 _split = partial(option, panel="Splits")
+_words = partial(option, panel="Choice of words")
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
-    for verb in (segment, encode, quantize, normalize):
+    for verb in (segment, encode, quantize, normalize, decode):
         app.command(rich_help_panel="Make", no_args_is_help=True)(verb)
 
 
@@ -89,8 +90,11 @@ def segment(
 def encode(
     corpus: CorpusArgument,
     model: Annotated[str | None, _model("Name, hf:owner/repo or path.", default="text_sonar_basic_encoder")] = None,
-    backend: Annotated[str | None, _model("native or sonar-space.", default="native")] = None,
-    dtype: Annotated[str | None, _model("Network: float32, bfloat16, float16.", default="float32")] = None,
+    backend: Annotated[
+        str | None, _model("native, sonar-space, sentence-transformers or module:Class.", default="native")
+    ] = None,
+    prompt: Annotated[str | None, _model("Put before every sentence, for models that want it: 'query: '.")] = None,
+    dtype: Annotated[str | None, _model("Network: float32, bfloat16, float16, int8.", default="float32")] = None,
     device: Annotated[str | None, _model("auto, cpu or cuda.", default="auto")] = None,
     token_budget: Annotated[int | None, _model("Tokens in a batch.")] = None,
     store_dtype: Annotated[str | None, _model("Stored vectors: float16 or float32.", default="float16")] = None,
@@ -109,7 +113,7 @@ def encode(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
-    """Turn the sentences of a corpus into SONAR embeddings.
+    """Turn the sentences of a corpus into embeddings: SONAR's, or those of any sentence encoder.
 
     Example: lcm-data encode my-corpus --model ./sonar --dtype bfloat16
     """
@@ -182,6 +186,53 @@ def normalize(
         render.facts(f"normalize: {corpus}", report)
 
 
+def decode(
+    embeddings: Annotated[str, typer.Argument(help="Corpus whose embeddings are decoded.", show_default=False)],
+    corpus: Annotated[str, typer.Argument(metavar="OUT", help="Corpus to make of them.", show_default=False)],
+    lang: Annotated[str | None, _input("Language to say them in: fra_Latn, fr, ...; required.")] = None,
+    from_langs: Annotated[
+        list[str] | None, _input("Only vectors of this language; repeatable.", flags="--from-lang")
+    ] = None,
+    splits: Annotated[list[str] | None, _input("Only this split; repeatable.", flags="--split")] = None,
+    unit_rows: Annotated[int | None, _input("Sentences of a unit, about.", default="4096")] = None,
+    model: Annotated[str | None, _model("Name, hf:owner/repo or path.", default="text_sonar_basic_decoder")] = None,
+    backend: Annotated[str | None, _model("native or sonar-space.", default="native")] = None,
+    dtype: Annotated[str | None, _model("Network: float32, bfloat16, float16.", default="float32")] = None,
+    device: Annotated[str | None, _model("auto, cpu or cuda.", default="auto")] = None,
+    batch_rows: Annotated[int | None, _model("Hypotheses in a batch (sentences times beams).")] = None,
+    mode: Annotated[str | None, _words("beam, greedy or sample.", default="beam")] = None,
+    beam_size: Annotated[int | None, _words("Hypotheses of a sentence.", default="5")] = None,
+    max_tokens: Annotated[int | None, _words("Longest sentence in tokens, 2 of the prompt included.")] = None,
+    temperature: Annotated[float | None, _words("Divides the logits.", default="1.0")] = None,
+    top_p: Annotated[float | None, _words("Draw from the likeliest tokens of this probability.")] = None,
+    top_k: Annotated[int | None, _words("Draw from so many likeliest tokens.")] = None,
+    seed: Annotated[int | None, _words("Of the draws.", default="0")] = None,
+    config: ConfigOption = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    gpus_per_worker: GpusOption = None,
+    ray_address: RayAddressOption = None,
+    unit_timeout: TimeoutOption = None,
+    max_reject_rate: RejectRateOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Say the embeddings of a corpus in a language: sentences of a new corpus, under the same ids.
+
+    Encode and decode translate; encode OUT again for a round trip.
+
+    Example: lcm-data decode my-corpus my-corpus-in-french --lang fra_Latn
+    """
+    _run(
+        "decode", given(**{k: v for k, v in locals().items() if k not in _HOW}),
+        config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet,
+    )  # fmt: skip
+
+
 def _refuse_file(corpus: str) -> None:
     """Inputs without a corpus after them: the last one would be taken for it."""
     if "://" not in corpus.removeprefix("file://") and os.path.isfile(corpus.removeprefix("file://")):
@@ -193,7 +244,7 @@ def _refuse_file(corpus: str) -> None:
 
 
 _HOW = {"config", "dry_run", "print_config", "json", "quiet"}
-_NOUNS = {"segment": "documents", "encode": "sentences", "quantize": "sentences"}
+_NOUNS = {"segment": "documents", "encode": "sentences", "quantize": "sentences", "decode": "sentences"}
 
 
 def _run(

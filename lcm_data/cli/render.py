@@ -135,6 +135,10 @@ def report(result: Report, verb: str, json: bool) -> None:
     pairs["rejected"] = _counts(manifest.rejects)
     if truncated := manifest.stats.get("truncated"):
         pairs["truncated"] = int(truncated)
+    if unknown := manifest.stats.get("unknown"):
+        pairs["with unknown characters"] = int(unknown)
+    if blank := manifest.stats.get("blank"):
+        pairs["without content"] = int(blank)
     langs = {name.split("/")[1] for name in manifest.partitions}
     pairs |= {"languages": len(langs), "shards": len(manifest.shards), "size": size(manifest.bytes)}
     pairs |= {name: value for name, value in result.extra.items() if value not in ((), [], None)}

@@ -8,6 +8,7 @@ the table (or ``package.module:Class``).
 from __future__ import annotations
 
 from lcm_data.decode.base import Decoded, Decoder, DecoderOptions
+from lcm_data.errors import UsageError
 from lcm_data.tables import resolve
 
 __all__ = ["DECODERS", "Decoded", "Decoder", "DecoderOptions", "describe_decoder", "load_decoder"]
@@ -38,7 +39,13 @@ def describe_decoder(options: DecoderOptions) -> dict[str, str]:
 
     Raises:
         UnknownNameError: no such backend or dtype.
+        UsageError: a plug-in that gives no ``decoder_revision`` or no ``dim``.
         CheckpointError: the model's files are missing, truncated or of another kind.
     """
     described: dict[str, str] = resolve(DECODERS, options.backend, "decoder backend").describe(options)
+    if not described.get("decoder_revision") or not described.get("dim", "").isdigit():
+        raise UsageError(
+            f"the decoder backend {options.backend!r} must give 'decoder_revision', a text that changes whenever its "
+            f"sentences do, and 'dim', the width of its vectors, as text; got {described!r}."
+        )
     return described

@@ -118,7 +118,7 @@ class Decoder(Protocol):
         """Say vectors [N, D] in a language, in the order given. One call at a time.
 
         ``keys`` int64 [N] name the vectors for the draws of mode "sample": a key gets the same text in any batch and
-        any order. None is 0, 1, 2, ... Other modes ignore them.
+        any order. None is 0, 1, 2, ... Other modes ignore them. N may be 0: that asks whether the language is known.
 
         Raises:
             UnknownNameError: the model does not know the language.
@@ -141,4 +141,5 @@ def check_vectors(emb: npt.NDArray[Any], keys: npt.NDArray[np.int64] | None, dim
         keys = np.arange(len(emb))
     elif keys.shape != (len(emb),):
         raise UsageError(f"keys of shape {list(keys.shape)} for {len(emb)} vectors; give one each.")
-    return np.ascontiguousarray(emb, dtype=np.float32), keys
+    with np.errstate(over="ignore"):  # what float32 cannot hold gets no text
+        return np.ascontiguousarray(emb, dtype=np.float32), keys

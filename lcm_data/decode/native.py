@@ -1,7 +1,7 @@
 """The default decoder backend: ``lcm_data.sonar`` on one CPU or GPU.
 
-Batches hold a fixed number of hypotheses, results come back in the order of the input, and a batch that does not fit
-into memory is halved. Reading vectors and writing texts are the caller's.
+A batch holds a fixed number of hypotheses, results come back in the order of the input, and if a batch does not fit
+into memory, half of it is tried. Reading vectors and writing texts are the caller's.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lcm_data.decode.base import Decoded, DecoderOptions, check_vectors
+from lcm_data.encode.halving import is_out_of_memory
 
 if TYPE_CHECKING:
     from lcm_data.sonar.settings import Hypothesis
 
 logger = logging.getLogger(__name__)
 
-BATCH_ROWS = {"cpu": 80, "cuda": 640}
+BATCH_ROWS = {"cpu": 160, "cuda": 640}
 """Hypotheses at once. Every step reads all weights, so few are slow; caches and logits of many need memory."""
-
-_OOM_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class NativeDecoder:
@@ -39,11 +39,11 @@ class NativeDecoder:
             torch.set_num_threads(options.threads)  # for the whole process: one worker is one process
         self._device = resolve_device(options.device)
         model = load_text_decoder(options.model, device=str(self._device), dtype=options.dtype)
-        self._network = model.decoder
+        self._network = model.decoder.pack()
         self._tokenizer = model.tokenizer
         self._how = options.generation
         rows = options.batch_rows or BATCH_ROWS.get(self._device.type, BATCH_ROWS["cpu"])
-        self._batch_size = max(1, rows // self._how.width)
+        self._seats = max(1, rows // self._how.width)
         self.dim = model.dim
         self.busy_seconds = 0.0
         self.num_ooms = 0
@@ -56,7 +56,7 @@ class NativeDecoder:
     @staticmethod
     def describe(options: DecoderOptions) -> dict[str, str]:
         """See ``Decoder.describe``. Reads the header of a safetensors file, maps a torch file."""
-        from lcm_data.sonar.checkpoint import find_model
+        from lcm_data.sonar.files import find_model
 
         return _identity(find_model(options.model, "decoder").decoder_identity(), options)
 
@@ -69,10 +69,7 @@ class NativeDecoder:
         found: list[Hypothesis | None] = [None] * len(vectors)
         sound = np.flatnonzero(np.isfinite(vectors).all(axis=1))
         started = time.perf_counter()
-        for start in range(0, len(sound), self._batch_size):
-            rows = sound[start : start + self._batch_size]
-            for row, hypothesis in zip(rows, self._batch(vectors[rows], names[rows], lang_id), strict=True):
-                found[row] = hypothesis if np.isfinite(hypothesis.score) else None
+        self._say(vectors, names, lang_id, sound, found)
         self.busy_seconds += time.perf_counter() - started
         return Decoded(
             texts=["" if one is None else self._tokenizer.decode(one.ids) for one in found],
@@ -81,32 +78,52 @@ class NativeDecoder:
             truncated=np.array([one is not None and one.at_limit for one in found], np.bool_),
         )
 
-    def _batch(self, emb_PD: npt.NDArray[np.float32], keys: npt.NDArray[np.int64], lang_id: int) -> list[Hypothesis]:
-        """The best hypothesis of each vector; out of memory, in halves."""
+    def _say(
+        self,
+        emb_ND: npt.NDArray[np.float32],
+        keys: npt.NDArray[np.int64],
+        lang_id: int,
+        rows: npt.NDArray[np.int64],
+        found: list[Hypothesis | None],
+    ) -> None:
+        """Fill in the best hypothesis of each of ``rows``; out of memory, with half as many at once."""
+        seats = max(1, min(self._seats, len(rows)))
+        done = np.zeros(len(rows), np.bool_)
+        while not done.all():
+            left = np.flatnonzero(~done)
+            try:
+                for place, best in self._stream(emb_ND[rows[left]], lang_id, keys[rows[left]].tolist(), seats):
+                    done[left[place]] = True
+                    found[rows[left[place]]] = best if np.isfinite(best.score) else None
+                continue
+            except RuntimeError as error:
+                if seats == 1 or not is_out_of_memory(error):
+                    raise
+            # Outside the handler: the traceback keeps the tensors of the failed batch alive.
+            if self.num_ooms == 0:
+                logger.warning(
+                    "a batch of %d hypotheses did not fit into memory and goes on with half; batch_rows below it is "
+                    "faster",
+                    seats * self._how.width,
+                )
+            self.num_ooms += 1
+            seats = (seats + 1) // 2
+            if self._device.type == "cuda":
+                import torch
+
+                torch.cuda.empty_cache()
+
+    def _stream(
+        self, emb_ND: npt.NDArray[np.float32], lang_id: int, keys: list[int], seats: int
+    ) -> Iterator[tuple[int, Hypothesis]]:
         import torch
 
-        from lcm_data.sonar.generate import generate
+        from lcm_data.sonar.generate import stream
 
         on_device = torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext()
-        try:
-            with on_device:
-                many = generate(self._network, torch.from_numpy(emb_PD), lang_id, self._how, keys.tolist())
-                return [hypotheses[0] for hypotheses in many]
-        except RuntimeError as error:
-            if len(emb_PD) == 1 or not any(text in str(error).lower() for text in _OOM_TEXTS):
-                raise
-        # Outside the handler: the traceback keeps the tensors of the failed batch alive.
-        if self.num_ooms == 0:
-            rows = len(emb_PD) * self._how.width
-            logger.warning(
-                "a batch of %d hypotheses did not fit into memory and runs in halves; batch_rows below it is faster",
-                rows,
-            )
-        self.num_ooms += 1
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = len(emb_PD) // 2
-        return self._batch(emb_PD[:half], keys[:half], lang_id) + self._batch(emb_PD[half:], keys[half:], lang_id)
+        with on_device:
+            for row, best in stream(self._network, torch.from_numpy(emb_ND), lang_id, self._how, keys, seats):
+                yield row, best[0]
 
 
 def _identity(identity: dict[str, str], options: DecoderOptions) -> dict[str, str]:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from lcm_data.decode.base import Decoded, DecoderOptions, check_vectors
 from lcm_data.encode.sonar_space import _DEFAULT_LANG, _import_sonar, _is_card
 from lcm_data.errors import CheckpointError, UsageError
-from lcm_data.sonar.checkpoint import ModelFiles, find_model, read_decoder_state, resolve_device
+from lcm_data.sonar.checkpoint import read_decoder_state, resolve_device
+from lcm_data.sonar.files import ModelFiles, find_model
 from lcm_data.sonar.settings import PROMPT_LENGTH, Generation
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lcm_data.errors import UnknownNameError, UsageError
 
 DTYPES = ("float32", "bfloat16", "float16")
+ENCODER_DTYPES = (*DTYPES, "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +22,13 @@ class EncoderOptions:
     Attributes:
         model: a folder, a weights file, or a name such as ``text_sonar_basic_encoder`` or ``hf:owner/repo``.
         backend: a key of ``lcm_data.encode.ENCODERS``.
-        dtype: of weights and computation: float32, bfloat16 or float16. Vectors come back as float32 in any case.
+        dtype: of weights and computation: float32, bfloat16, float16, or int8 (native backend, CPU). Vectors come back
+            as float32 in any case.
         device: "auto" (a GPU when there is one), "cpu", "cuda" or "cuda:1".
         token_budget: most tokens in one batch; None takes what is fastest for the kind of device.
         threads: CPU threads of this process for the network and the tokenizer; None leaves torch's default, and one for
             the tokenizer.
+        prompt: text put before every sentence, for models trained with one ("query: "); None is the model's own.
     """
 
     model: str
@@ -34,10 +37,13 @@ class EncoderOptions:
     device: str = "auto"
     token_budget: int | None = None
     threads: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UnknownNameError("dtype", self.dtype, DTYPES)
+        if self.dtype not in ENCODER_DTYPES:
+            raise UnknownNameError("dtype", self.dtype, ENCODER_DTYPES)
+        if self.dtype == "int8" and self.backend != "native" and ":" not in self.backend:
+            raise UsageError(f"the backend {self.backend} has no int8. Use --backend native, or bfloat16 or float32.")
         for name in ("token_budget", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -51,11 +57,13 @@ class Prepared:
     Attributes:
         num_tokens: int32 [N], tokens the network sees, after truncation, language token and ``</s>`` included.
         truncated: bool [N], whether the sentence was longer than the network takes.
+        num_unknown: int32 [N], how many of these tokens stand for characters that the vocabulary does not know.
         payload: whatever the backend's ``embed`` needs.
     """
 
     num_tokens: npt.NDArray[np.int32]
     truncated: npt.NDArray[np.bool_]
+    num_unknown: npt.NDArray[np.int32]
     payload: Any
 
     def __len__(self) -> int:
@@ -71,13 +79,11 @@ class Encoder(Protocol):
             (sha256 of the weights), encoder_backend, tokenizer_revision, compute_dtype, device, pooling, normalized,
             max_seq_len, token_budget, trained, dim.
         busy_seconds: seconds spent inside the network since loading; divided by wall time it is the busy share.
-        num_ooms: batches that did not fit into memory and were halved.
     """
 
     dim: int
     provenance: dict[str, str]
     busy_seconds: float
-    num_ooms: int
 
     def __init__(self, options: EncoderOptions) -> None: ...
 

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from lcm_data.encode.base import EncoderOptions, Prepared
 from lcm_data.encode.batching import Indices, gather_tokens, token_batches
+from lcm_data.encode.halving import run_halving
+from lcm_data.errors import UsageError
 from lcm_data.sonar.tokenizer import Tokens
 
 if TYPE_CHECKING:
@@ -24,10 +26,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TOKEN_BUDGETS = {"cpu": 1024, "cuda": 16384}
-"""Fastest batch size by device. On a CPU small batches stay in its cache; on a GPU large ones hide the launches."""
+_GPU_BUDGET = 32768
+"""Large batches hide the launches of the kernels; at full size this takes some 2 GB in half precision."""
 
-_OOM_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
+
+def default_token_budget(device: str, model_dim: int) -> int:
+    """Tokens of a batch that are fastest: on a CPU as many as stay in its cache, 1,024 at the published width."""
+    return _GPU_BUDGET if device == "cuda" else min(max(2**20 // model_dim, 1024), 16384)
 
 
 class NativeEncoder:
@@ -41,13 +46,21 @@ class NativeEncoder:
         if options.threads is not None:
             torch.set_num_threads(options.threads)  # for the whole process: one worker is one process
         self._device = resolve_device(options.device)
+        int8 = options.dtype == "int8"
+        if int8 and self._device.type != "cpu":
+            raise UsageError(
+                f"int8 runs on CPUs only, got device {self._device}. Use --dtype bfloat16 or --device cpu."
+            )
         model = load_text_encoder(
-            options.model, device=str(self._device), dtype=options.dtype, threads=options.threads or 1
+            options.model,
+            device=str(self._device),
+            dtype="float32" if int8 else options.dtype,
+            threads=options.threads or 1,
         )
         self._network = model.encoder
+        self._network.pack(int8=int8)
         self._tokenizer = model.tokenizer
-        default = TOKEN_BUDGETS.get(self._device.type, TOKEN_BUDGETS["cpu"])
-        self.token_budget = options.token_budget or default
+        self.token_budget = options.token_budget or default_token_budget(self._device.type, model.dim)
         self.dim = model.dim
         self.busy_seconds = 0.0
         self.num_ooms = 0
@@ -60,14 +73,14 @@ class NativeEncoder:
     @staticmethod
     def describe(options: EncoderOptions) -> dict[str, str]:
         """See ``Encoder.describe``. Reads the header of a safetensors file, maps a torch file."""
-        from lcm_data.sonar.checkpoint import find_model
+        from lcm_data.sonar.files import find_model
 
         return _identity(find_model(options.model).identity(), options)
 
     def prepare(self, texts: Sequence[str], lang: str) -> Prepared:
         """See ``Encoder.prepare``."""
         tokens = self._tokenizer.encode(texts, lang)
-        return Prepared(num_tokens=tokens.lengths, truncated=tokens.truncated, payload=tokens)
+        return Prepared(tokens.lengths, tokens.truncated, tokens.num_unknown, payload=tokens)
 
     def embed(self, prepared: Prepared, rows: npt.NDArray[np.integer[Any]] | None = None) -> npt.NDArray[np.float32]:
         """See ``Encoder.embed``. Copies to and from a GPU overlap with its work; it is waited for once, at the end."""
@@ -78,7 +91,7 @@ class NativeEncoder:
         with self._on_device():
             run = _Run(self, tokens, chosen)
             for batch in token_batches(tokens.lengths[chosen], self.token_budget):
-                run.batch(batch)
+                run_halving(run.batch, batch, run.did_not_fit)
             return run.finish()
 
     def _on_device(self) -> contextlib.AbstractContextManager[Any]:
@@ -110,16 +123,8 @@ class _Run:
         """Run the network on some sentences (indices into the chosen rows, sorted by length)."""
         import torch
 
-        try:
-            with torch.inference_mode():
-                vectors = self._forward(self._chosen[batch])
-        except RuntimeError as error:
-            if len(batch) == 1 or not any(text in str(error).lower() for text in _OOM_TEXTS):
-                raise
-            vectors = None  # leave the handler first: the traceback keeps the tensors of the failed batch alive
-        if vectors is None:
-            self._halve(batch)
-            return
+        with torch.inference_mode():
+            vectors = self._forward(self._chosen[batch])
         self._sorted_ND[self._filled : self._filled + len(batch)].copy_(vectors, non_blocking=self._on_gpu)
         self._order.append(batch)
         self._filled += len(batch)
@@ -155,8 +160,8 @@ class _Run:
         self._events.append((begin, end))
         return vectors
 
-    def _halve(self, batch: Indices) -> None:
-        """Run a batch that did not fit as two; the halves may be halved again."""
+    def did_not_fit(self, batch: Indices) -> None:
+        """Note that a batch is about to be run as two halves, and make room."""
         import torch
 
         if self._encoder.num_ooms == 0:
@@ -168,8 +173,6 @@ class _Run:
         self._encoder.num_ooms += 1
         if self._on_gpu:
             torch.cuda.empty_cache()
-        self.batch(batch[: len(batch) // 2])
-        self.batch(batch[len(batch) // 2 :])
 
 
 def _identity(identity: dict[str, str], options: EncoderOptions) -> dict[str, str]:

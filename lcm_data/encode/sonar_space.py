@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from lcm_data.encode.base import EncoderOptions, Prepared
 from lcm_data.errors import CheckpointError, MissingExtraError, UsageError
-from lcm_data.sonar.checkpoint import ModelFiles, find_model, read_encoder_state, resolve_device
+from lcm_data.sonar.checkpoint import read_encoder_state, resolve_device
+from lcm_data.sonar.files import ModelFiles, find_model
 from lcm_data.sonar.fingerprint import file_sha256
 
 if TYPE_CHECKING:
@@ -82,9 +83,13 @@ class SonarSpaceEncoder:
             encode = self._pipeline.tokenizer.create_encoder(lang=lang)
         except NotSupportedError as error:
             raise UsageError(f"language {lang!r} is unknown to the model: {error}") from error
-        full = np.fromiter((len(encode(text)) for text in texts), np.int32, len(texts))
+        unknown = self._pipeline.tokenizer.vocab_info.unk_idx
+        full, num_unknown = np.zeros(len(texts), np.int32), np.zeros(len(texts), np.int32)
+        for row, text in enumerate(texts):
+            ids = encode(text)
+            full[row], num_unknown[row] = len(ids), int((ids[: self._max_tokens] == unknown).sum())
         num_tokens = np.minimum(full, self._max_tokens).astype(np.int32)
-        return Prepared(num_tokens=num_tokens, truncated=full > num_tokens, payload=(list(texts), lang))
+        return Prepared(num_tokens, full > num_tokens, num_unknown, payload=(list(texts), lang))
 
     def embed(self, prepared: Prepared, rows: npt.NDArray[np.integer[Any]] | None = None) -> npt.NDArray[np.float32]:
         """See ``Encoder.embed``."""
@@ -193,7 +198,8 @@ def _card_identity(name: str) -> dict[str, str]:
     except Exception as error:
         raise CheckpointError(f"cannot get the files of sonar-space's card {name} ({error}).") from error
     # Only the width and the maximum are read off here; the card, not we, knows the heads.
-    layout = ModelFiles(name=name, weights=weights, tokenizer=tokenizer, hints={"num_heads": 1}).layout()
+    files = ModelFiles(name=name, weights=weights, tokenizer=tokenizer, hints={"num_heads": 1})
+    layout = files.layout()
     return {
         "encoder": name,
         "encoder_revision": file_sha256(weights),
@@ -203,4 +209,5 @@ def _card_identity(name: str) -> dict[str, str]:
         "pooling": "mean",
         "normalized": "false",
         "trained": "true",
+        "space": files.space,
     }

@@ -35,11 +35,13 @@ class Provenance:
     """What the vectors of a codebook are; part of its fingerprint.
 
     ``space`` says whether the vectors are as the encoder gave them (``raw``) or went through the normaliser with the
-    fingerprint ``normalizer``; ``sample`` tells how the rows were chosen (seed, counts per language, source).
+    fingerprint ``normalizer``; ``encoder_space`` names the encoder's embedding space (``lcm_data.space``), "" if
+    unknown; ``sample`` tells how the rows were chosen (seed, counts per language, source).
     """
 
     encoder: str
     encoder_fingerprint: str = ""
+    encoder_space: str = ""
     space: Literal["raw", "normalized"] = "raw"
     normalizer: str = ""
     sample: Mapping[str, Any] = field(default_factory=dict)
@@ -127,7 +129,8 @@ class Codebook:
 
     @property
     def provenance(self) -> Provenance:
-        return Provenance(**{item.name: self.manifest[item.name] for item in fields(Provenance)})
+        known = [item.name for item in fields(Provenance) if item.name in self.manifest]  # older ones know less
+        return Provenance(**{name: self.manifest[name] for name in known})
 
     @property
     def quality(self) -> tuple[LevelQuality, ...]:

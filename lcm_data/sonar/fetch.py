@@ -10,20 +10,24 @@ import http.client
 import json
 import logging
 import os
+import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from lcm_data.errors import CheckpointError, StorageError
-from lcm_data.sonar.fingerprint import file_sha256
+from lcm_data.sonar.fingerprint import file_sha256, remember_sha256
 
 logger = logging.getLogger(__name__)
 
+Progress = Callable[[str, int, int], None]
+"""Called with the file name, the bytes that are here and the bytes of the whole file."""
+
 _BLOCK = 1 << 20
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 10.0
 _REPORT_EVERY_S = 10.0
 
 
@@ -31,7 +35,17 @@ class NotOnServerError(CheckpointError):
     """The server answered that it has no such file."""
 
 
-def fetch(url: str, target: Path, *, sha256: str | None = None, attempts: int = 4, pause_s: float = 1.0) -> Path:
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    sha256: str | None = None,
+    check: Callable[[Path], object] | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+    attempts: int = 4,
+    pause_s: float = 1.0,
+) -> Path:
     """Make ``target`` exist and be the file of ``url``.
 
     A file that is already there is checked against the size and sha256 noted when it was downloaded. Otherwise the
@@ -40,7 +54,10 @@ def fetch(url: str, target: Path, *, sha256: str | None = None, attempts: int = 
 
     Args:
         sha256: the known content, if it is known. Without it the first download is trusted, and noted.
-        attempts: tries in a row that bring no new byte before giving up.
+        check: raises a CheckpointError for a file that cannot be what it should be; a download is then discarded.
+        force: download even if ``target`` is there; it is replaced once the new one is whole.
+        attempts: tries in a row that bring no new byte before giving up. A server that was never reached is given up
+            at once, so that a machine without network does not wait.
         pause_s: wait before the second try, doubled each time.
 
     Raises:
@@ -49,49 +66,78 @@ def fetch(url: str, target: Path, *, sha256: str | None = None, attempts: int = 
         StorageError: the disk is full or not writable.
     """
     try:
+        if not force and target.is_file():  # no lock: a cache may be read-only
+            _check(url, target, sha256)
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target):
-            if not target.is_file():
-                sha256 = _download(url, target, sha256, attempts, pause_s) or sha256
+            if force or not target.is_file():
+                named = _download(url, target, attempts, pause_s, progress)
+                _accept(url, target, sha256 or named, check)
             _check(url, target, sha256)
     except OSError as error:  # HTTP errors are handled closer to the wire
         raise StorageError(f"cannot store {url} as {target}: {error.strerror or error}.") from error
     return target
 
 
-def _download(url: str, target: Path, sha256: str | None, attempts: int, pause_s: float) -> str | None:
-    """Fill ``target``; returns the sha256 that the server named, if it did."""
-    part = target.with_name(target.name + ".part")
+def reachable(url: str, timeout_s: float = 5.0) -> bool:
+    """Whether anything answers at this address, asked once; proxies of the environment are used."""
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "lcm-data"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, http.client.HTTPException) as error:
+        # Others may know certificates that we do not, so this is no reason to give up.
+        return isinstance(getattr(error, "reason", error), ssl.SSLError)
+
+
+def _download(url: str, target: Path, attempts: int, pause_s: float, progress: Progress | None) -> str | None:
+    """Fill the ``.part`` of a file; returns the sha256 that the server named, if it did."""
+    part = _part(target)
     tries = 0
+    answered = False
     logger.info("downloading %s to %s", url, target)
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            named = _continue(url, part)
-            break
+            return _continue(url, part, progress)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             _refuse_final(url, error)
+            reason = getattr(error, "reason", None) or error
             gained = part.exists() and part.stat().st_size > before
+            # No connection at all comes as a bare URLError; whatever breaks later does not.
+            answered = answered or gained or type(error) is not urllib.error.URLError
             tries = 1 if gained else tries + 1
-            if tries >= attempts:
-                reason = getattr(error, "reason", None) or error
+            if tries >= attempts or not answered:
                 raise CheckpointError(
                     f"cannot download {url} ({reason}). Get the file on another machine and put it at {target}"
                 ) from error
             logger.info("%s was cut off (%s), trying again", url, error)
             time.sleep(pause_s * 2 ** (tries - 1))
-    expected = sha256 or named
-    if expected is not None and file_sha256(part) != expected:
-        got = file_sha256(part)
+
+
+def _accept(url: str, target: Path, sha256: str | None, check: Callable[[Path], object] | None) -> None:
+    """Give a complete download its name, or discard it if it is not what it should be."""
+    part = _part(target)
+    digest = file_sha256(part)
+    try:
+        if sha256 is not None and digest != sha256:
+            raise CheckpointError(f"it has sha256 {digest}, expected {sha256}")
+        if check is not None:
+            check(part)
+    except CheckpointError as error:
         part.unlink()
-        part.with_name(part.name + ".json").unlink(missing_ok=True)
-        raise CheckpointError(f"{url} has sha256 {got}, expected {expected}; the download was discarded. Try again.")
+        _note_path(part).unlink(missing_ok=True)
+        raise CheckpointError(f"what {url} sent was discarded: {error}") from error
+    _note_path(target).unlink(missing_ok=True)  # that of a file which is replaced
     os.replace(part, target)
-    part.with_name(part.name + ".json").unlink(missing_ok=True)
-    return named
+    remember_sha256(target, digest)
+    _note_path(part).unlink(missing_ok=True)
 
 
-def _continue(url: str, part: Path) -> str | None:
+def _continue(url: str, part: Path, progress: Progress | None) -> str | None:
     """One request for what ``part`` lacks, written as it comes. Returns the sha256 the server named, if any.
 
     Raises:
@@ -108,7 +154,9 @@ def _continue(url: str, part: Path) -> str | None:
     try:
         response = urllib.request.build_opener(redirects).open(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the part is longer than the file, or complete: start over, it is the rare case
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
+            return redirects.sha256  # complete, and killed before it got its name
+        if error.code == 416:  # longer than the file: start over, it is the rare case
             part.unlink(missing_ok=True)
             raise ConnectionError("the server refused to continue, starting over") from error
         raise
@@ -118,9 +166,9 @@ def _continue(url: str, part: Path) -> str | None:
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
         # A weak tag ("W/...") promises no equal bytes, so it cannot be used to continue.
         note = {"tag": None if tag is None or tag.startswith("W/") else tag, "url": url}
-        part.with_name(part.name + ".json").write_text(json.dumps(note))
+        _note_path(part).write_text(json.dumps(note))
         with part.open("ab" if resumed else "wb") as file:
-            _copy(response, file, total, url)
+            _copy(response, file, total, part.name.removesuffix(".part"), progress)
             file.flush()
             os.fsync(file.fileno())
     if part.stat().st_size != total:
@@ -128,13 +176,17 @@ def _continue(url: str, part: Path) -> str | None:
     return redirects.sha256
 
 
-def _copy(response: http.client.HTTPResponse, file: IO[bytes], total: int, url: str) -> None:
+def _copy(
+    response: http.client.HTTPResponse, file: IO[bytes], total: int, name: str, progress: Progress | None
+) -> None:
     reported = time.monotonic()
-    while block := response.read(_BLOCK):
+    while block := response.read1(_BLOCK):  # what is here: nothing that came is lost when the process is killed
         file.write(block)
-        if time.monotonic() - reported > _REPORT_EVERY_S:
+        if progress is not None:
+            progress(name, file.tell(), total)
+        elif time.monotonic() - reported > _REPORT_EVERY_S:
             reported = time.monotonic()
-            logger.info("%s: %.0f of %.0f MB", url, file.tell() / 1e6, total / 1e6)
+            logger.info("%s: %.0f of %.0f MB", name, file.tell() / 1e6, total / 1e6)
 
 
 def _total(response: http.client.HTTPResponse, have: int) -> int:
@@ -190,14 +242,21 @@ def _check(url: str, target: Path, sha256: str | None) -> None:
             f"{noted.get('bytes', size)} bytes, sha256 {expected}. Delete it to download it again."
         )
     if not noted:
-        note = target.with_name(target.name + ".json")
         with contextlib.suppress(OSError):  # a read-only cache is fine
-            note.write_text(json.dumps({"url": url, "bytes": size, "sha256": digest}) + "\n")
+            _note_path(target).write_text(json.dumps({"url": url, "bytes": size, "sha256": digest}) + "\n")
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
+
+
+def _note_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
 
 
 def _note(path: Path) -> dict[str, Any]:
     try:
-        note = json.loads(path.with_name(path.name + ".json").read_text())
+        note = json.loads(_note_path(path).read_text())
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}

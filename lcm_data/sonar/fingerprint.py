@@ -28,30 +28,41 @@ def file_sha256(path: Path) -> str:
     """
     path = path.resolve()
     stat = path.stat()
-    key = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    entry = cache_dir() / "sha256" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     try:
-        known = json.loads(entry.read_text())
-        if all(known.get(name) == value for name, value in key.items()):
+        known = json.loads(_note(path).read_text())
+        if all(known.get(name) == value for name, value in _key(path).items()):
             return str(known["sha256"])
     except (OSError, ValueError, AttributeError, KeyError):
         pass  # never hashed, or an unreadable note: hash again
     digest = _sha256(path, stat.st_size, stat.st_mtime_ns)
+    remember_sha256(path, digest)
+    return digest
+
+
+def remember_sha256(path: Path, digest: str) -> None:
+    """Note the hash of a file for ``file_sha256``, by someone who has just computed it under another name."""
+    path = path.resolve()
+    entry = _note(path)
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         note = entry.with_name(f"{entry.name}.{os.getpid()}.tmp")
-        note.write_text(json.dumps({**key, "sha256": digest}))
+        note.write_text(json.dumps({**_key(path), "sha256": digest}))
         os.replace(note, entry)
     except OSError:
         pass
-    return digest
+
+
+def _note(path: Path) -> Path:
+    return cache_dir() / "sha256" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+
+
+def _key(path: Path) -> dict[str, str | int]:
+    stat = path.stat()
+    return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
     """Hash the content; the other arguments are the key that makes a changed file a new question."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

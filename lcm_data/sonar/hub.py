@@ -1,22 +1,22 @@
-"""Model names to files: the official SONAR text networks and their ports on the Hugging Face Hub, kept in a cache.
+"""Model names to files: the official SONAR text networks, and ports on the Hugging Face Hub, kept in a cache.
 
-Fetching is ``lcm_data.sonar.fetch``, or the package huggingface_hub for the Hub when it is installed. Each file can be
-put into place by hand instead; messages say where.
+Fetching is ``lcm_data.sonar.fetch``; repositories of the Hub are ``lcm_data.sonar.repository``. Each file can be put
+into place by hand instead; messages say where.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from lcm_data.errors import CheckpointError, UnknownNameError
-from lcm_data.sonar.fetch import NotOnServerError, fetch
+from lcm_data.sonar.config import TextDecoderConfig, TextEncoderConfig
+from lcm_data.sonar.fetch import Progress, fetch
 from lcm_data.sonar.fingerprint import cache_dir
+from lcm_data.sonar.repository import Repository
+from lcm_data.sonar.weights import weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -41,62 +41,83 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A published model: weights and tokenizer."""
+    """A published model: weights, tokenizer and sizes (its class says whether it is an encoder or a decoder)."""
 
     weights: RemoteFile
     tokenizer: RemoteFile
+    config: TextEncoderConfig | TextDecoderConfig
+
+    @property
+    def kind(self) -> str:
+        """What it is."""
+        return "text encoder" if isinstance(self.config, TextEncoderConfig) else "text decoder"
+
+    @property
+    def num_bytes(self) -> int:
+        """About how large the weights are: float32 and little else."""
+        return 4 * self.config.num_parameters
 
 
-NLLB_TOKENIZER = RemoteFile("https://dl.fbaipublicfiles.com/SONAR/sentencepiece.source.256000.model")
+_SITE = "https://dl.fbaipublicfiles.com/SONAR"
+NLLB_TOKENIZER = RemoteFile(f"{_SITE}/sentencepiece.source.256000.model")
 
 MODELS: dict[str, RemoteModel] = {
     "text_sonar_basic_encoder": RemoteModel(
-        weights=RemoteFile("https://dl.fbaipublicfiles.com/SONAR/sonar_text_encoder.pt"), tokenizer=NLLB_TOKENIZER
+        RemoteFile(f"{_SITE}/sonar_text_encoder.pt"), NLLB_TOKENIZER, TextEncoderConfig()
     ),
     "text_sonar_basic_decoder": RemoteModel(
-        weights=RemoteFile("https://dl.fbaipublicfiles.com/SONAR/sonar_text_decoder.pt"), tokenizer=NLLB_TOKENIZER
+        RemoteFile(f"{_SITE}/sonar_text_decoder.pt"), NLLB_TOKENIZER, TextDecoderConfig()
     ),
     "text_sonar_finetuned_decoder": RemoteModel(
-        weights=RemoteFile("https://dl.fbaipublicfiles.com/SONAR/finetuned_decoder.pt"), tokenizer=NLLB_TOKENIZER
+        RemoteFile(f"{_SITE}/finetuned_decoder.pt"), NLLB_TOKENIZER, TextDecoderConfig()
     ),
 }
 """Names that need no owner; a new one is one entry."""
 
-_REPO = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
-_HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_HUB_EXTRAS = ("config.json", "sentencepiece.bpe.model")
+_told: set[str] = set()
+
+_REPOSITORY = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 
 
-def model_weights(name: str) -> Path:
+def models_dir() -> Path:
+    """Where models are kept, each in a folder of its own."""
+    return cache_dir() / "models"
+
+
+def model_weights(name: str, *, progress: Progress | None = None, force: bool = False) -> Path:
     """The weights file of a model by name, downloaded on first use; tokenizer and config lie beside it.
 
     Args:
         name: a key of ``MODELS``, ``hf:owner/repo``, ``owner/repo``, or either with ``@revision``.
+        progress: told of every block that arrives.
+        force: download again what is there.
 
     Raises:
         CheckpointError: nothing of that name, or it cannot be downloaded.
         UnknownNameError: neither a path, nor a known name, nor of the form owner/repo.
     """
     if name in MODELS:
-        model = MODELS[name]
-        folder = cache_dir() / "models" / name
-        _get(model.tokenizer, folder)
-        new = not (folder / model.weights.file_name).is_file()
-        weights = _get(model.weights, folder)
-        if new:
-            logger.warning("downloaded %s: %s", name, LICENCE_NOTE)
-        return weights
-    match = _REPO.fullmatch(name)
-    if match is None or (name.count("/") == 1 and name.startswith((".", "~"))):
-        if "/" in name or os.sep in name or Path(name).suffix:
-            raise CheckpointError(f"model {name}: no such file or folder.")
-        raise UnknownNameError("model", name, [*MODELS, "hf:owner/repo", "a folder or weights file"])
-    try:
-        return _hub_weights(match["repo"], match["revision"] or "main")
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"model {name}: no such file or folder, and as a Hugging Face repository: {error}"
-        ) from error
+        folder = models_dir() / name
+        path = _published(name, folder, progress, force)
+    else:
+        repository = _repository(name)
+        try:
+            path = repository.weights(progress=progress, force=force)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"model {name}: no such file or folder, and as a Hugging Face repository: {error}"
+            ) from error
+        folder = repository.folder
+    _tell_licence(name, folder)
+    return path
+
+
+def cached_weights(name: str) -> Path | None:
+    """As ``model_weights``, but None for a model that would have to be downloaded."""
+    if name in MODELS:
+        path = models_dir() / name / MODELS[name].weights.file_name
+        return path if path.is_file() else None
+    return _repository(name).cached()
 
 
 def nllb_tokenizer(*, beside: Path) -> Path:
@@ -105,62 +126,62 @@ def nllb_tokenizer(*, beside: Path) -> Path:
     Raises:
         CheckpointError: it is not in the cache and cannot be downloaded.
     """
+    if (known := cached_nllb_tokenizer()) is not None:
+        return known
+    target = models_dir() / "nllb-tokenizer" / NLLB_TOKENIZER.file_name
     try:
-        return _get(NLLB_TOKENIZER, cache_dir() / "models" / "nllb-tokenizer")
+        return fetch(NLLB_TOKENIZER.url, target, sha256=NLLB_TOKENIZER.sha256, check=_is_tokenizer)
     except CheckpointError as error:
         raise CheckpointError(f"no tokenizer (*.model) beside {beside}, and {error}") from error
 
 
-def _get(remote: RemoteFile, folder: Path) -> Path:
-    return fetch(remote.url, folder / remote.file_name, sha256=remote.sha256)
+def cached_nllb_tokenizer() -> Path | None:
+    """As ``nllb_tokenizer``, but None if it would have to be downloaded. Every published model brings a copy."""
+    places = (models_dir() / name / NLLB_TOKENIZER.file_name for name in ("nllb-tokenizer", *MODELS))
+    return next((path for path in places if path.is_file()), None)
 
 
-def _hub_weights(repo: str, revision: str) -> Path:
-    """Weights of a Hub repository with its config and tokenizer, if it has them, in the same folder.
-
-    Once complete, the files are used as they are, without asking the Hub again: a branch that moves must not change
-    the model in the middle of a corpus, and a machine that lost its network keeps working.
-    """
-    folder = cache_dir() / "models" / f"{repo.replace('/', '--')}@{revision.replace('/', '--')}"
-    note = folder / "complete.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        known = Path(json.loads(note.read_text())["weights"])
-        if known.is_file():
-            return known
-    for file_name in _HUB_EXTRAS:
+def _published(name: str, folder: Path, progress: Progress | None, force: bool) -> Path:
+    """Tokenizer and weights of a published model; an error names every file that is still to be had."""
+    model = MODELS[name]
+    weights = folder / model.weights.file_name
+    for remote, check in ((model.tokenizer, _is_tokenizer), (model.weights, weight_files)):
+        target = folder / remote.file_name
+        if target == weights and progress is None and not weights.is_file():  # a word before minutes of silence
+            logger.warning("downloading %s (about %.1f GB) to %s", name, model.num_bytes / 1e9, folder)
         try:
-            _hub_file(repo, revision, file_name, folder)
-        except NotOnServerError:
-            logger.debug("%s has no %s", repo, file_name)
-    try:
-        weights = _hub_file(repo, revision, _HUB_WEIGHTS[0], folder)
-    except NotOnServerError:
-        weights = _hub_file(repo, revision, _HUB_WEIGHTS[1], folder)
-    logger.warning("downloaded %s: %s", repo, LICENCE_NOTE)
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps({"weights": str(weights)}))
+            fetch(remote.url, target, sha256=remote.sha256, check=check, progress=progress, force=force)
+        except CheckpointError as error:
+            also = f", and {model.weights.url} at {weights}" if target != weights and not weights.is_file() else ""
+            raise CheckpointError(f"{error}{also}") from error
     return weights
 
 
-def _hub_file(repo: str, revision: str, file_name: str, folder: Path) -> Path:
-    """One file of a Hub repository; huggingface_hub brings its own cache, tokens and locks."""
-    if (folder / file_name).is_file():
-        return fetch("", folder / file_name)  # put there by hand or by an earlier run: only checked
+def _repository(name: str) -> Repository:
+    match = _REPOSITORY.fullmatch(name)
+    if match is None or (name.count("/") == 1 and name.startswith((".", "~"))):
+        if "/" in name or "\\" in name or Path(name).suffix:
+            raise CheckpointError(f"model {name}: no such file or folder.")
+        raise UnknownNameError("model", name, [*MODELS, "hf:owner/repo", "a folder or weights file"])
+    return Repository(match["repo"], match["revision"] or "main", models_dir())
+
+
+def _is_tokenizer(path: Path) -> None:
+    """A SentencePiece model begins with the field of its first piece."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:1] != b"\n":
+        raise CheckpointError(f"it is no SentencePiece model, it begins with {head!r}")
+
+
+def _tell_licence(name: str, folder: Path) -> None:
+    """Once for each model in a cache; once a process where the cache cannot be written."""
     try:
-        import huggingface_hub
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
-    except ImportError:
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-        return fetch(f"{endpoint}/{repo}/resolve/{revision}/{file_name}", folder / file_name)
-    try:
-        return Path(huggingface_hub.hf_hub_download(repo, file_name, revision=revision))
-    except LocalEntryNotFoundError as error:  # offline; a subclass of EntryNotFoundError, so it comes first
-        raise CheckpointError(
-            f"cannot reach the Hugging Face Hub for {repo}. Get {file_name} on another machine and put it into {folder}"
-        ) from error
-    except (EntryNotFoundError, RepositoryNotFoundError) as error:
-        raise NotOnServerError(f"{repo} has no {file_name}.") from error
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"cannot get {file_name} of {repo} ({first}). Put it into {folder} by hand.") from error
+        (folder / "licence-shown").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    except OSError:
+        if name in _told:
+            return
+    _told.add(name)
+    logger.warning("%s: %s", name, LICENCE_NOTE)

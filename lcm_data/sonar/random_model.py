@@ -17,7 +17,7 @@ from lcm_data.errors import MissingExtraError, UsageError
 from lcm_data.languages import FLORES_200
 from lcm_data.sonar.config import NUM_DATA_TAGS, TextDecoderConfig, TextEncoderConfig
 from lcm_data.sonar.decoder_layout import EMBED, OUTPUT, decoder_shapes
-from lcm_data.sonar.layout import parameter_shapes
+from lcm_data.sonar.encoder_layout import encoder_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +107,7 @@ def write_random_weights(
 
     state: dict[str, Tensor] = {}
     if encoder is not None:
-        state = random_state(parameter_shapes(encoder), seed)
+        state = random_state(encoder_shapes(encoder), seed)
         # A final gain like that of the published model: its vectors have a norm of about 0.2.
         state["layer_norm.weight"] *= 0.5 * encoder.model_dim**-0.5
     if decoder is not None:

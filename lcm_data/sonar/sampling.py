@@ -1,9 +1,10 @@
 """Draws tokens one by one: greedily, or by chance from all, from the k likeliest, or from a nucleus of probability p.
 
 The chance of a draw is a pure function of the seed, the key of the sentence and the position, so a sentence gets the
-same text in any batch, order and process. Settings are in ``lcm_data.sonar.settings``.
+same text in any batch, order and process. Which sentences are in the batch is ``lcm_data.sonar.generate``, settings
+are ``lcm_data.sonar.settings``.
 
-Shapes: P sentences not yet finished, N sentences, S longest sequence, V vocabulary, K candidates.
+Shapes: P sentences in the batch, N sentences, S longest sequence, D model width, V vocabulary, K candidates.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lcm_data.sonar.scores import log_probs, prompt, prompt_scores
+from lcm_data.sonar.scores import Lengths, log_probs
 from lcm_data.sonar.settings import PROMPT_LENGTH, Generation, Hypothesis
 from lcm_data.sonar.tokenizer import EOS
 
@@ -24,51 +25,70 @@ if TYPE_CHECKING:
     from lcm_data.sonar.text_decoder import TextDecoder
 
 _FIRST_CANDIDATES = 256
-_SHRINK_SHARE = 1 / 8
 
 UInt64 = npt.NDArray[np.uint64]
 
 
-def draw(
-    decoder: TextDecoder, emb_ND: Tensor, lang_id: int, how: Generation, keys: Sequence[int]
-) -> list[list[Hypothesis]]:
-    """One sequence for each sentence vector; see ``lcm_data.sonar.generate.generate``.
+class Draws:
+    """A ``lcm_data.sonar.generate.Choices``: one sequence of each of P sentences.
 
     The score is that of the whole distribution, before ``top_k`` and ``top_p`` cut it.
     """
-    limit = how.limit(decoder.config.max_tokens)
-    device, num_sentences = emb_ND.device, len(emb_ND)
-    chances_PS = torch.from_numpy(uniforms(how.seed, keys, limit)).to(device) if how.mode == "sample" else None
-    logits_P2V, state = decoder.start(emb_ND, prompt(lang_id, num_sentences, device))
-    sums_N = prompt_scores(logits_P2V, lang_id, how)
-    logits_PV = logits_P2V[:, -1]
-    ids_NS = torch.zeros(num_sentences, limit, dtype=torch.int64, device=device)
-    lengths_N = torch.full((num_sentences,), limit, dtype=torch.int64, device=device)
-    origin_P = torch.arange(num_sentences, device=device)
-    open_N = torch.ones(num_sentences, dtype=torch.bool, device=device)
-    for length in range(PROMPT_LENGTH, limit):
-        lprobs_PV = log_probs(logits_PV, how, length, limit)
-        tokens_P = _choose(lprobs_PV, how, None if chances_PS is None else chances_PS[origin_P, length])
+
+    def __init__(self, decoder: TextDecoder, how: Generation, scores_P: Tensor, keys: Sequence[int]) -> None:
+        self._decoder = decoder
+        self._how = how
+        self._limit = how.limit(decoder.config.max_tokens)
+        num_sentences, device = len(scores_P), scores_P.device
+        self._chances_PS: Tensor | None = None
+        if how.mode == "sample":
+            self._chances_PS = torch.from_numpy(uniforms(how.seed, keys, self._limit)).to(device)
+        self._sums_P = scores_P.clone()
+        self._ids_PS = torch.zeros(num_sentences, self._limit, dtype=torch.int64, device=device)
+        self._ends_P = torch.full((num_sentences,), self._limit, dtype=torch.int64, device=device)
+        self._open_P = torch.ones(num_sentences, dtype=torch.bool, device=device)
+
+    def choose(self, hidden_PBD: Tensor, lengths: Lengths, lengths_P: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and parents int64 [P, 1]; the parents are all 0."""
+        lprobs_PV = log_probs(self._decoder.project(hidden_PBD[:, 0]), self._how, lengths, self._limit)
+        # Sentences that have ended may still be in the batch.
+        place_P1 = lengths_P.clamp(max=self._limit - 1).unsqueeze(1)
+        chances_P = None if self._chances_PS is None else self._chances_PS.gather(1, place_P1).squeeze(1)
+        tokens_P = _choose(lprobs_PV, self._how, chances_P)
         gained_P = lprobs_PV.gather(1, tokens_P.unsqueeze(1)).squeeze(1)
-        ids_NS[origin_P, length] = tokens_P
-        sums_N[origin_P] += gained_P.where(open_N[origin_P], 0)  # sentences that have ended may still be in the batch
-        ends_P = open_N[origin_P] & (tokens_P == EOS)
-        lengths_N[origin_P] = torch.where(ends_P, length + 1, lengths_N[origin_P])
-        open_N[origin_P] &= ~ends_P
-        if length == limit - 1:
-            break
-        rows = open_N[origin_P].nonzero().squeeze(1)
-        if len(rows) == 0:
-            break
-        if len(origin_P) - len(rows) > _SHRINK_SHARE * len(origin_P):
-            origin_P, tokens_P = origin_P[rows], tokens_P[rows]
-            state.keep(rows)
-        logits_PV = decoder.step(tokens_P.unsqueeze(1), state)[:, 0]
-    scores_N = sums_N / ((lengths_N - 1).double() ** how.len_penalty).float()
-    return [
-        [Hypothesis(ids=ids[PROMPT_LENGTH:length], score=score, at_limit=length == limit)]
-        for ids, score, length in zip(ids_NS.tolist(), scores_N.tolist(), lengths_N.tolist(), strict=True)
-    ]
+        self._sums_P += gained_P.where(self._open_P, 0)
+        self._ids_PS.scatter_(1, place_P1, tokens_P.unsqueeze(1))
+        ends_P = self._open_P & (tokens_P == EOS)
+        self._ends_P = torch.where(ends_P, lengths_P + 1, self._ends_P)
+        self._open_P = self._open_P & ~ends_P
+        return tokens_P.unsqueeze(1), torch.zeros_like(place_P1)
+
+    def finished(self) -> Tensor:
+        """Which sentences are done, bool [P]."""
+        return ~self._open_P
+
+    def take(self, rows: Tensor) -> list[list[Hypothesis]]:
+        """The only hypothesis of each sentence."""
+        ends_P = self._ends_P[rows]
+        scores_P = self._sums_P[rows] / ((ends_P - 1).double() ** self._how.len_penalty).float()
+        return [
+            [Hypothesis(ids=ids[PROMPT_LENGTH:end], score=score, at_limit=end == self._limit)]
+            for ids, score, end in zip(self._ids_PS[rows].tolist(), scores_P.tolist(), ends_P.tolist(), strict=True)
+        ]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all other rows."""
+        for name, tensor in self._tensors().items():
+            setattr(self, name, tensor[rows])
+
+    def admit(self, rows: Tensor, other: Draws, picks: Tensor) -> None:
+        """The sentences ``picks`` of ``other`` take the places ``rows``."""
+        theirs = other._tensors()
+        for name, tensor in self._tensors().items():
+            tensor[rows] = theirs[name][picks]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 def uniforms(seed: int, keys: Sequence[int], num_positions: int) -> npt.NDArray[np.float64]:

@@ -1,52 +1,58 @@
-"""The SONAR text decoder as a PyTorch module: all tokens at once, or one step at a time with a cache that never moves.
+"""The SONAR text decoder as a PyTorch module: all tokens at once, or one step at a time.
 
 A sentence vector is the only thing the decoder attends to besides its own tokens. Softmax over one key is 1, so the
 cross-attention of a layer is the same vector for every token, ``W_out (W_v e + b_v) + b_out``, and is computed once per
 sentence; its query, key and layer norm have no influence and are not kept. Names and mathematics are those of fairseq2
-0.8 and sonar-space 0.5. Choosing tokens is ``lcm_data.sonar.generate``; reading weights ``lcm_data.sonar.checkpoint``.
+0.8 and sonar-space 0.5. Keys and values of former steps are ``lcm_data.sonar.decoder_state``, choosing tokens is
+``lcm_data.sonar.generate``, reading weights ``lcm_data.sonar.checkpoint``.
 
-Shapes: P sentences, B hypotheses of each, T tokens, D model width, H heads, K head width, L layers, V vocabulary,
-C slots of the cache.
+Shapes: P sentences, B hypotheses of each, T tokens, D model width, L layers, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcm_data.errors import UsageError
 from lcm_data.sonar.config import TextDecoderConfig
-from lcm_data.sonar.layers import FeedForward, linear, sinusoid
+from lcm_data.sonar.decoder_state import Attend, DecoderState, causal
+from lcm_data.sonar.layers import FeedForward, linear, packed, sinusoid
 
 __all__ = ["DecoderState", "TextDecoder", "TextDecoderConfig"]
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values [P, H, T, K] to what is attended to, of the shape of the queries."""
-
-_FIRST_STEPS = 16
 
 
 class _CausalAttention(nn.Module):
     """Multi-head self-attention with biases; which keys a query sees is the caller's."""
 
+    output_proj: nn.Module
+
     def __init__(self, config: TextDecoderConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
         self.q_proj = nn.Linear(config.model_dim, config.model_dim)
         self.k_proj = nn.Linear(config.model_dim, config.model_dim)
         self.v_proj = nn.Linear(config.model_dim, config.model_dim)
         self.output_proj = nn.Linear(config.model_dim, config.model_dim)
+        self.qkv_proj: nn.Module | None = None
 
     def forward(self, x_PTD: Tensor, attend: Attend) -> Tensor:
-        num_sentences, num_tokens, _ = x_PTD.shape
-        shape = (num_sentences, num_tokens, self.num_heads, -1)
-        q, k, v = (linear(x_PTD, p).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
-        mixed_PTD = attend(q, k, v).transpose(1, 2).reshape(x_PTD.shape)
-        return linear(mixed_PTD, self.output_proj)
+        if self.qkv_proj is None:
+            q, k, v = (linear(x_PTD, layer) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        else:
+            q, k, v = linear(x_PTD, self.qkv_proj).chunk(3, dim=2)
+        return linear(attend(q, k, v), self.output_proj)
+
+    def pack(self) -> None:
+        """See ``TextDecoder.pack``; one layer replaces those of query, key and value."""
+        layers = [self.q_proj, self.k_proj, self.v_proj]
+        fused = nn.Linear(layers[0].in_features, 3 * layers[0].out_features, device="meta")
+        fused.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
+        fused.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
+        self.qkv_proj = packed(fused, int8=False)
+        self.output_proj = packed(self.output_proj, int8=False)
+        del self.q_proj, self.k_proj, self.v_proj
 
 
 class _CrossAttention(nn.Module):
@@ -97,93 +103,6 @@ class _Stack(nn.Module):
         self.layer_norm = nn.LayerNorm(config.model_dim)
 
 
-class DecoderState:
-    """Keys and values of what P sentences with B hypotheses each have said so far.
-
-    A hypothesis that is continued, dropped or doubled does not move its keys: they stay in the slots they were written
-    to, and ``visible_PBC`` says which slots are the past of which hypothesis. Reordering thus copies flags instead of
-    the cache, and all hypotheses of a sentence share one read of its keys.
-
-    Attributes:
-        num_tokens: how many tokens every hypothesis has.
-        num_slots: how many slots are filled.
-    """
-
-    def __init__(self, sentences_LPD: Tensor, num_heads: int) -> None:
-        num_layers, num_sentences, dim = sentences_LPD.shape
-        self.sentences_LPD = sentences_LPD
-        self.keys_LPHCK = sentences_LPD.new_empty(num_layers, num_sentences, num_heads, 0, dim // num_heads)
-        self.values_LPHCK = self.keys_LPHCK
-        self.visible_PBC = torch.empty(num_sentences, 1, 0, dtype=torch.bool, device=sentences_LPD.device)
-        self.num_tokens = 0
-        self.num_slots = 0
-
-    @property
-    def num_sentences(self) -> int:
-        """P."""
-        return self.visible_PBC.shape[0]
-
-    @property
-    def beam_size(self) -> int:
-        """B."""
-        return self.visible_PBC.shape[1]
-
-    def reorder(self, parents_PB: Tensor) -> None:
-        """Hypothesis b of sentence p continues what was hypothesis ``parents_PB[p, b]``. B may change."""
-        index = parents_PB.unsqueeze(2).expand(-1, -1, self.num_slots)
-        self.visible_PBC = self.visible_PBC[:, :, : self.num_slots].gather(1, index)
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with some of the sentences only; ``rows`` are their indices."""
-        self.sentences_LPD = self.sentences_LPD[:, rows]
-        self.visible_PBC = self.visible_PBC[rows]
-        capacity = self.keys_LPHCK.shape[3]
-        self.keys_LPHCK = self._copied(self.keys_LPHCK, capacity, rows)
-        self.values_LPHCK = self._copied(self.values_LPHCK, capacity, rows)
-
-    def open(self, num_new: int, causal: bool) -> Tensor | None:
-        """Make room for ``num_new`` slots per sentence; returns what the new queries see, [P, 1, T, C] or None (all).
-
-        ``causal``: the slots are successive tokens of the only hypothesis, else one token of each hypothesis.
-        """
-        assert self.beam_size == 1 if causal else num_new == self.beam_size
-        stop = self.num_slots + num_new
-        if stop > self.keys_LPHCK.shape[3]:
-            capacity = max(2 * self.num_slots, stop + _FIRST_STEPS * self.beam_size)
-            self.keys_LPHCK = self._copied(self.keys_LPHCK, capacity)
-            self.values_LPHCK = self._copied(self.values_LPHCK, capacity)
-        own = torch.ones(num_new, num_new, dtype=torch.bool, device=self.visible_PBC.device)
-        own = own.tril() if causal else own.diag().diag()
-        past_PBC = self.visible_PBC[:, :, : self.num_slots].expand(-1, num_new, -1)
-        seen_PBC = torch.cat([past_PBC, own.expand(self.num_sentences, -1, -1)], dim=2)
-        self.visible_PBC = seen_PBC[:, -1:] if causal else seen_PBC
-        self.num_slots = stop
-        self.num_tokens += num_new if causal else 1
-        return None if num_new == 1 else seen_PBC.unsqueeze(1)
-
-    def attend(self, layer: int, mask: Tensor | None) -> Attend:
-        """The attention of one layer over all filled slots; the last slots take the new keys and values."""
-
-        def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = self.keys_LPHCK[layer], self.values_LPHCK[layer]
-            keys[:, :, self.num_slots - k.shape[2] : self.num_slots] = k
-            values[:, :, self.num_slots - k.shape[2] : self.num_slots] = v
-            past = slice(0, self.num_slots)
-            return F.scaled_dot_product_attention(q, keys[:, :, past], values[:, :, past], attn_mask=mask)
-
-        return run
-
-    def _copied(self, old_LPHCK: Tensor, capacity: int, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The filled slots of ``rows`` in new memory for ``capacity`` slots, a layer at a time."""
-        filled = slice(0, self.num_slots)
-        parts = (layer_PHCK[rows, :, filled] for layer_PHCK in old_LPHCK)
-        num_layers, _, num_heads, _, head_dim = old_LPHCK.shape
-        new_LPHCK = old_LPHCK.new_empty(num_layers, self.num_sentences, num_heads, capacity, head_dim)
-        for number, part_PHCK in enumerate(parts):
-            new_LPHCK[number, :, :, filled] = part_PHCK
-        return new_LPHCK
-
-
 class TextDecoder(nn.Module):
     """Sentence vectors and token prefixes to logits of the next token. Parameter names are fairseq2's.
 
@@ -225,29 +144,52 @@ class TextDecoder(nn.Module):
             UsageError: more than ``config.max_tokens`` tokens, or vectors of another width.
         """
         self._check(emb_PD, ids_PT.shape[1])
-        x_PTD = self._embed(ids_PT, slice(0, ids_PT.shape[1]))
+        x_PTD = self._embed(ids_PT, self.position_table[: ids_PT.shape[1]])
         emb_PD = emb_PD.to(x_PTD.dtype)
         for layer in self._layers():
-            x_PTD = layer(x_PTD, layer.encoder_decoder_attn(emb_PD), _causal)
-        return self._project(x_PTD)
+            x_PTD = layer(x_PTD, layer.encoder_decoder_attn(emb_PD), self._causal)
+        return self.project(self.decoder.layer_norm(x_PTD))
 
     def start(self, emb_PD: Tensor, ids_PT: Tensor) -> tuple[Tensor, DecoderState]:
-        """As ``forward``, and the state to go on from with ``step`` (one hypothesis per sentence)."""
+        """As ``forward`` up to the output projection; also the state to go on from with ``step`` (with B = 1).
+
+        Returns:
+            [P, T, D], of which ``project`` makes the logits, and the state.
+        """
         self._check(emb_PD, ids_PT.shape[1])
         emb_PD = emb_PD.to(self.decoder_frontend.embed.weight.dtype)
         sentences_LPD = torch.stack([layer.encoder_decoder_attn(emb_PD) for layer in self._layers()])
         state = DecoderState(sentences_LPD, self.config.num_heads)
-        return self._advance(ids_PT, state, causal=True), state
+        x_PTD = self._embed(ids_PT, self.position_table[: ids_PT.shape[1]])
+        return self._through(x_PTD, state, state.open_prompt(ids_PT.shape[1])), state
 
     def step(self, ids_PB: Tensor, state: DecoderState) -> Tensor:
-        """Append one token to each hypothesis of ``state``; returns logits [P, B, V] for the token after it.
+        """Append one token to each hypothesis of ``state``; returns [P, B, D], of which ``project`` makes the logits.
+
+        A sentence that has ``config.max_tokens`` tokens already may be among others; its result means nothing.
 
         Raises:
-            UsageError: the hypotheses have ``config.max_tokens`` tokens already.
+            UsageError: all hypotheses have ``config.max_tokens`` tokens already.
         """
-        if state.num_tokens >= self.config.max_tokens:
+        last = self.config.max_tokens - 1
+        if state.num_tokens.min() > last:
             raise UsageError(f"the decoder takes at most {self.config.max_tokens} tokens.")
-        return self._advance(ids_PB, state, causal=False)
+        x_PBD = self._embed(ids_PB, self.position_table[state.positions_P.clamp(max=last)].unsqueeze(1))
+        return self._through(x_PBD, state, state.open_step())
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] in the dtype of the weights from what ``start`` and ``step`` return [..., D]."""
+        return linear(hidden, self.final_proj)
+
+    def pack(self) -> TextDecoder:
+        """Rearrange the weights of the layers for speed, for good; returns itself. For inference only.
+
+        The layers then have no parameters to save or to train, and take no more memory than before.
+        """
+        for layer in self._layers():
+            layer.self_attn.pack()
+            layer.ffn.pack(int8=False)
+        return self
 
     def full_state(self) -> dict[str, Tensor]:
         """A state dict with all names of fairseq2: weights without influence, which this class lacks, are zeros."""
@@ -260,22 +202,19 @@ class TextDecoder(nn.Module):
     def _layers(self) -> list[DecoderLayer]:
         return list(self.decoder.layers)  # type: ignore[arg-type]
 
-    def _advance(self, ids_PT: Tensor, state: DecoderState, *, causal: bool) -> Tensor:
-        # The tokens of a step are of equal age, those of a prompt follow each other.
-        positions = slice(state.num_tokens, state.num_tokens + (ids_PT.shape[1] if causal else 1))
-        mask = state.open(ids_PT.shape[1], causal)
-        x_PTD = self._embed(ids_PT, positions)
-        for number, layer in enumerate(self._layers()):
-            x_PTD = layer(x_PTD, state.sentences_LPD[number], state.attend(number, mask))
-        return self._project(x_PTD)
+    def _through(self, x_PTD: Tensor, state: DecoderState, attention: list[Attend]) -> Tensor:
+        for layer, sentence_PD, attend in zip(self._layers(), state.sentences_LPD, attention, strict=True):
+            x_PTD = layer(x_PTD, sentence_PD, attend)
+        hidden: Tensor = self.decoder.layer_norm(x_PTD)
+        return hidden
 
-    def _embed(self, ids_PT: Tensor, positions: slice) -> Tensor:
+    def _embed(self, ids_PT: Tensor, positions: Tensor) -> Tensor:
         x_PTD: Tensor = self.decoder_frontend.embed(ids_PT) * math.sqrt(self.config.model_dim)
         # Added in float32 and cast back, as the reference does: in bfloat16 late positions would collapse.
-        return (x_PTD.float() + self.position_table[positions]).to(x_PTD.dtype)
+        return (x_PTD.float() + positions).to(x_PTD.dtype)
 
-    def _project(self, x_PTD: Tensor) -> Tensor:
-        return linear(self.decoder.layer_norm(x_PTD), self.final_proj)
+    def _causal(self, q_PTD: Tensor, k_PTD: Tensor, v_PTD: Tensor) -> Tensor:
+        return causal(q_PTD, k_PTD, v_PTD, self.config.num_heads)
 
     def _check(self, emb_PD: Tensor, num_tokens: int) -> None:
         if not 1 <= num_tokens <= self.config.max_tokens:
@@ -285,7 +224,3 @@ class TextDecoder(nn.Module):
                 f"sentence vectors must have shape [N, {self.config.model_dim}], got {tuple(emb_PD.shape)}. "
                 "They belong to another model."
             )
-
-
-def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)

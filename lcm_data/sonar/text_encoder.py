@@ -1,15 +1,14 @@
 """The SONAR text encoder as one PyTorch module that never pads; reading weights is ``lcm_data.sonar.checkpoint``.
 
-All tokens of a batch form one matrix for the projections and the feed-forward, and attention runs over groups of
-sentences of equal length. The mathematics and the parameter names are those of fairseq2 0.8 and sonar-space 0.5
+All tokens of a batch form one matrix for the projections and the feed-forward; how attention keeps sentences apart is
+``lcm_data.sonar.packing``. The mathematics and the parameter names are those of fairseq2 0.8 and sonar-space 0.5
 (pre-norm layers, fixed sinusoid, mean over all tokens, no normalisation of the result).
 
-Shapes: N sentences, T tokens of all of them, L tokens of one, D model width, H heads, K head width.
+Shapes: N sentences, T tokens of all of them, D model width, H heads, K head width.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,13 +18,16 @@ from torch import Tensor, nn
 
 from lcm_data.errors import UsageError
 from lcm_data.sonar.config import TextEncoderConfig
-from lcm_data.sonar.layers import FeedForward, linear, sinusoid
+from lcm_data.sonar.layers import FeedForward, linear, packed, sinusoid
+from lcm_data.sonar.packing import Groups, Packing, Varlen, VarlenAttention, gpu_attention
 
 __all__ = ["TextEncoder", "TextEncoderConfig"]
 
 
 class SelfAttention(nn.Module):
     """Bidirectional multi-head attention with biases everywhere."""
+
+    output_proj: nn.Module
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
@@ -34,19 +36,25 @@ class SelfAttention(nn.Module):
         self.k_proj = nn.Linear(config.model_dim, config.model_dim)
         self.v_proj = nn.Linear(config.model_dim, config.model_dim)
         self.output_proj = nn.Linear(config.model_dim, config.model_dim)
+        self.qkv_proj: nn.Module | None = None
 
-    def forward(self, x_TD: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
-        """``groups`` is (number of sentences, their length) in the order of the rows of ``x_TD``."""
-        q_TD, k_TD, v_TD = (linear(x_TD, p) for p in (self.q_proj, self.k_proj, self.v_proj))
-        mixed_TD = torch.empty_like(q_TD)
-        start = 0
-        for count, length in groups:
-            rows = slice(start, start + count * length)
-            q, k, v = (t[rows].view(count, length, self.num_heads, -1).transpose(1, 2) for t in (q_TD, k_TD, v_TD))
-            mixed_NHLK = F.scaled_dot_product_attention(q, k, v)
-            mixed_TD[rows].view(count, length, self.num_heads, -1).copy_(mixed_NHLK.transpose(1, 2))
-            start = rows.stop
-        return linear(mixed_TD, self.output_proj)
+    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        if self.qkv_proj is None:
+            parts = [linear(x_TD, layer) for layer in (self.q_proj, self.k_proj, self.v_proj)]
+        else:
+            parts = list(linear(x_TD, self.qkv_proj).chunk(3, dim=1))
+        q_THK, k_THK, v_THK = (part.view(len(x_TD), self.num_heads, -1) for part in parts)
+        return linear(packing.attend(q_THK, k_THK, v_THK).flatten(1), self.output_proj)
+
+    def pack(self, *, int8: bool) -> None:
+        """See ``TextEncoder.pack``; one layer replaces those of query, key and value."""
+        layers = [self.q_proj, self.k_proj, self.v_proj]
+        fused = nn.Linear(layers[0].in_features, 3 * layers[0].out_features, device="meta")
+        fused.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
+        fused.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
+        self.qkv_proj = packed(fused, int8=int8)
+        self.output_proj = packed(self.output_proj, int8=int8)
+        del self.q_proj, self.k_proj, self.v_proj
 
 
 class EncoderLayer(nn.Module):
@@ -59,8 +67,8 @@ class EncoderLayer(nn.Module):
         self.ffn_layer_norm = nn.LayerNorm(config.model_dim)
         self.ffn = FeedForward(config.model_dim, config.ffn_dim)
 
-    def forward(self, x_TD: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
-        x_TD = x_TD + self.self_attn(self.self_attn_layer_norm(x_TD), groups)
+    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        x_TD = x_TD + self.self_attn(self.self_attn_layer_norm(x_TD), packing)
         out: Tensor = x_TD + self.ffn(self.ffn_layer_norm(x_TD))
         return out
 
@@ -96,12 +104,30 @@ class TextEncoder(nn.Module):
         self.encoder_frontend = _Frontend(config)
         self.encoder = _Stack(config)
         self.layer_norm = nn.LayerNorm(config.model_dim)
+        self._attention: VarlenAttention | None = None
         self.reset_positions()
 
     def reset_positions(self) -> None:
         """(Re)compute the position table in float32 on the device of the weights."""
         table = sinusoid(self.config.max_tokens, self.config.model_dim)
         self.register_buffer("position_table", table.to(self.layer_norm.weight.device), persistent=False)
+
+    def pack(self, *, int8: bool = False) -> None:
+        """Rearrange the weights for speed where they are; afterwards the network only runs, without gradients.
+
+        Query, key and value become one product, weights lie as the CPU's kernels want them, and a GPU gets packed
+        attention if it works there. The results are the same up to rounding.
+
+        Args:
+            int8: compute the linear maps in int8 (weights per output, inputs per call); CPU and float32 only.
+        """
+        weight = self.layer_norm.weight
+        assert not int8 or (weight.device.type == "cpu" and weight.dtype == torch.float32)
+        for module in self.encoder.modules():
+            if isinstance(module, SelfAttention | FeedForward):
+                module.pack(int8=int8)
+        head_dim = self.config.model_dim // self.config.num_heads
+        self._attention = gpu_attention(weight.device, weight.dtype, self.config.num_heads, head_dim)
 
     def forward(self, ids_T: Tensor, lengths: Sequence[int]) -> Tensor:
         """Encode.
@@ -118,20 +144,13 @@ class TextEncoder(nn.Module):
             UsageError: a sentence is empty or longer than ``config.max_tokens``, or the lengths do not sum to T.
         """
         self._check(ids_T, lengths)
-        groups = [(len(list(same)), length) for length, same in itertools.groupby(lengths)]
+        packing = Varlen(lengths, ids_T.device, self._attention) if self._attention else Groups(lengths)
         x_TD = F.embedding(ids_T, self.encoder_frontend.embed.weight) * math.sqrt(self.config.model_dim)
-        positions_TD = torch.cat([self.position_table[:length].repeat(count, 1) for count, length in groups])
         # Added in float32 and cast back, as the reference does: in bfloat16 late positions would collapse.
-        x_TD = (x_TD.float() + positions_TD).to(x_TD.dtype)
+        x_TD = (x_TD.float() + packing.positions(self.position_table)).to(x_TD.dtype)
         for layer in self.encoder.layers:
-            x_TD = layer(x_TD, groups)
-        x_TD = self.layer_norm(x_TD)
-        rows = x_TD.float().split([count * length for count, length in groups])
-        means = [
-            part.view(count, length, -1).sum(dim=1) / (length + 1e-7)
-            for part, (count, length) in zip(rows, groups, strict=True)
-        ]
-        return torch.cat(means)
+            x_TD = layer(x_TD, packing)
+        return packing.means(self.layer_norm(x_TD))
 
     def _check(self, ids_T: Tensor, lengths: Sequence[int]) -> None:
         if not lengths or min(lengths) < 1 or max(lengths) > self.config.max_tokens:

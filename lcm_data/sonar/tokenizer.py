@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lcm_data.errors import CheckpointError, MissingExtraError, UnknownNameError
+from lcm_data.errors import CheckpointError, MissingExtraError, UnknownNameError, UsageError
 from lcm_data.languages import FLORES_200, parse_language
 from lcm_data.sonar.config import NUM_DATA_TAGS
 
@@ -42,6 +42,13 @@ class Tokens:
     def truncated(self) -> npt.NDArray[np.bool_]:
         """Which sentences [N] lost tokens."""
         return self.full_lengths > self.lengths
+
+    @property
+    def num_unknown(self) -> Int32:
+        """How many ids of each sentence [N] are ``<unk>``; one stands for a run of unknown characters of any length."""
+        if len(self.lengths) == 0:
+            return np.zeros(0, np.int32)
+        return np.add.reduceat(self.ids == UNK, self.starts, dtype=np.int32)
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
@@ -115,12 +122,25 @@ class SonarTokenizer:
 
         A cut sentence loses its ``</s>`` too, as in sonar-space: keeping it would give other vectors. Empty text is
         valid and gives ``[lang, </s>]``. Control tokens written out in the text are plain text.
+
+        Raises:
+            UnknownNameError: the model has no such language.
+            UsageError: something that is no text, or half of a surrogate pair, which no encoding can hold.
         """
         lang_id = self.lang_id(lang)
         if not texts:
             none = np.zeros(0, np.int32)
             return Tokens(none, none, none)
-        pieces = self._model.EncodeAsIds(list(texts), num_threads=self.threads)
+        try:
+            pieces = self._model.EncodeAsIds(list(texts), num_threads=self.threads)
+        except TypeError as error:
+            row = next((row for row, text in enumerate(texts) if not _is_unicode(text)), None)
+            if row is None:
+                raise
+            raise UsageError(
+                f"text {row} is not valid Unicode text: {texts[row]!r:.80}. "
+                "Only str without lone surrogates can be tokenised."
+            ) from error
         full_lengths = np.fromiter((len(p) + 2 for p in pieces), np.int32, len(pieces))
         lengths = np.minimum(full_lengths, self.max_tokens).astype(np.int32)
         # The frame is written in SentencePiece's numbering, one below ours, so that a single addition shifts all ids.
@@ -131,7 +151,28 @@ class SonarTokenizer:
         return Tokens(ids + np.int32(1), lengths, full_lengths)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of one id sequence; padding, ``<s>``, ``</s>``, languages and data tags are dropped."""
-        kept = [int(i) - 1 for i in ids if (i == UNK or i > EOS) and i <= self.num_pieces]
+        """Text of one id sequence; padding, ``<s>``, ``</s>``, languages and data tags are dropped.
+
+        Raises:
+            UsageError: an id that the vocabulary does not have.
+        """
+        ids = [int(i) for i in ids]
+        for i in ids:
+            if not 0 <= i < self.vocab_size:
+                raise UsageError(
+                    f"token id {i} is not in the vocabulary, whose ids are 0 to {self.vocab_size - 1}. "
+                    "The ids may come from another model."
+                )
+        kept = [i - 1 for i in ids if (i == UNK or i > EOS) and i <= self.num_pieces]
         text: str = self._model.DecodeIds(kept)
         return text
+
+
+def _is_unicode(text: object) -> bool:
+    if not isinstance(text, str):
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -119,10 +119,28 @@ def open_shard(files: Files, path: str, check_pages: bool = False) -> pq.Parquet
         return pq.ParquetFile(source, memory_map=isinstance(source, str), page_checksum_verification=check_pages)
 
 
-def read_shard(files: Files, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a shard, projected to ``columns``; the checksum of every page read is verified."""
+def read_shard(
+    files: Files, path: str, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None
+) -> pa.Table:
+    """The rows of a shard, or of some of its row groups, projected to ``columns``; page checksums are verified."""
+    names = None if columns is None else [*columns]
     with open_shard(files, path, check_pages=True) as shard, _shard_errors(files, path):
-        return shard.read(columns=None if columns is None else [*columns])
+        return shard.read(names) if groups is None else shard.read_row_groups([*groups], names)
+
+
+def document_groups(files: Files, path: str) -> list[tuple[range, int]]:
+    """The smallest runs of row groups that hold whole documents, with their rows; only the footer is read."""
+    with open_shard(files, path) as shard:
+        sizes = [shard.metadata.row_group(index).num_rows for index in range(shard.num_row_groups)]
+    runs: list[tuple[range, int]] = []
+    first = rows = 0
+    for index, size in enumerate(sizes):
+        rows += size
+        # A full one may have been cut inside a document (see ``row_group_sizes``).
+        if size < ROW_GROUP_MAX or index == len(sizes) - 1:
+            runs.append((range(first, index + 1), rows))
+            first, rows = index + 1, 0
+    return runs
 
 
 @contextlib.contextmanager

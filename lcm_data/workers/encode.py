@@ -20,7 +20,9 @@ from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
 from lcm_data.store.shard import parse_shard_path, read_shard
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, each_or_error
+from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, each_or_error, shaped
+
+Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
 _COLUMNS = (*schema.ID_COLUMNS, "text")
 _TOO_MANY_TO_BLAME = 8
@@ -29,7 +31,11 @@ _TOO_MANY_TO_BLAME = 8
 
 @dataclass
 class _Loaded:
-    """A shard with its sentences tokenised. ``inverse_N`` maps each kept row to its distinct sentence."""
+    """A shard with its sentences tokenised.
+
+    ``inverse_N`` maps each kept row to its distinct sentence; ``num_blank`` is how many tokens a text without any
+    content has.
+    """
 
     task: Task
     table: pa.Table
@@ -37,6 +43,20 @@ class _Loaded:
     inverse_N: np.ndarray[Any, np.dtype[np.int64]]
     parts: list[tuple[list[int], Prepared]]
     rejects: list[RejectRow]
+    num_blank: int = 0
+
+
+@dataclass
+class _Seen:
+    """What the network got to see of each distinct sentence."""
+
+    num_tokens: np.ndarray[Any, np.dtype[np.int32]]
+    truncated: np.ndarray[Any, np.dtype[np.bool_]]
+    num_unknown: np.ndarray[Any, np.dtype[np.int32]]
+
+    def fill(self, rows: list[int], prepared: Prepared) -> None:
+        for name in ("num_tokens", "truncated", "num_unknown"):
+            getattr(self, name)[rows] = shaped(getattr(prepared, name), (len(rows),), name)
 
 
 @dataclass
@@ -76,7 +96,7 @@ class EncodeWorker:
         distinct = list(order)
         loaded = _Loaded(task, table, np.array(rows, np.int64), np.array(inverse, np.int64), [], rejects)
         try:
-            encoder.prepare([], lang)
+            loaded.num_blank = int(encoder.prepare([""], lang).num_tokens[0])
         except UnknownNameError as error:
             _drop(loaded, dict.fromkeys(range(len(distinct)), ("unsupported_language", str(error))))
             return loaded
@@ -92,51 +112,55 @@ class EncodeWorker:
         num_distinct = int(loaded.inverse_N.max()) + 1 if len(loaded.inverse_N) else 0
         num_distinct = max([num_distinct, *(max(rows) + 1 for rows, _ in loaded.parts)])
         emb = np.full((num_distinct, encoder.dim), np.nan, np.float32)
-        num_tokens = np.zeros(num_distinct, np.int32)
-        truncated = np.zeros(num_distinct, bool)
+        seen = _Seen(*(np.zeros(num_distinct, dtype) for dtype in (np.int32, bool, np.int32)))
         failed: dict[int, tuple[str, str]] = {}
         busy_before = encoder.busy_seconds
         for rows, prepared in loaded.parts:
-            num_tokens[rows], truncated[rows] = prepared.num_tokens, prepared.truncated
+            seen.fill(rows, prepared)
             done, errors = each_or_error(
                 lambda some, prepared=prepared: encoder.embed(prepared, np.array(some)),  # type: ignore[misc]
                 list(range(len(rows))),
             )
             for some, values in done:
-                emb[[rows[i] for i in some]] = values
+                emb[[rows[i] for i in some]] = shaped(values, (len(some), encoder.dim), "vectors")
             if len(errors) == len(rows) >= _TOO_MANY_TO_BLAME:
                 cause = errors[0][1]
                 raise LcmDataError(
                     f"the encoder fails on all {len(rows)} sentences of the unit: {type(cause).__name__}: {cause}"
                 ) from cause
             failed |= {rows[i]: ("encoder_error", f"{type(error).__name__}: {error}") for i, error in errors}
-        for index in np.flatnonzero(~self._storable(emb)):
-            failed.setdefault(int(index), ("invalid_embedding", "not finite, zero, or too large to store"))
+        norms = _norms(emb)
+        for index in np.flatnonzero(~self._storable(emb, norms)):
+            error = f"not finite, or too large or too small for {self.store_dtype}: its length is {norms[index]:g}"
+            failed.setdefault(int(index), ("invalid_embedding", error))
         stats = {"distinct": float(num_distinct - len(failed)), "busy_seconds": encoder.busy_seconds - busy_before}
         _drop(loaded, failed)
-        return self._assemble(loaded, emb, num_tokens, truncated, stats)
+        return self._assemble(loaded, emb, norms, seen, stats)
 
-    def _storable(self, emb: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Rows that are finite and not zero in the type they are stored in."""
+    def _storable(self, emb: Float32, norms: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Rows that are finite in the type they are stored in, and so long that it keeps 99 % of them at least."""
         with np.errstate(over="ignore", invalid="ignore"):
             stored = emb.astype(self.store_dtype, copy=False)
-        return np.isfinite(stored).all(1) & stored.any(1)  # type: ignore[no-any-return]
+        # Among the smallest numbers of a type, rounding moves each by up to half a step, however small it is.
+        rounding = 0.5 * float(np.finfo(self.store_dtype).smallest_subnormal) * np.sqrt(emb.shape[1])
+        return np.isfinite(stored).all(1) & np.isfinite(norms) & (norms > 100 * rounding)  # type: ignore[no-any-return]
 
     def _assemble(
         self,
         loaded: _Loaded,
-        emb: np.ndarray[Any, np.dtype[np.float32]],
-        num_tokens: np.ndarray[Any, np.dtype[np.int32]],
-        truncated: np.ndarray[Any, np.dtype[np.bool_]],
+        emb: Float32,
+        norms: Float32,
+        seen: _Seen,
         stats: dict[str, float],
     ) -> UnitOutput:
         table, rows, inverse = loaded.table, loaded.rows_N, loaded.inverse_N
         target = schema.embeddings_schema(emb.shape[1], self.store_dtype, self.with_text)
         stored = emb.astype(self.store_dtype)[inverse]
         values = {
-            "n_tokens": pa.array(num_tokens[inverse]),
-            "truncated": pa.array(truncated[inverse]),
-            "norm": pa.array(np.linalg.norm(emb, axis=1).astype(np.float32)[inverse]),
+            "n_tokens": pa.array(seen.num_tokens[inverse]),
+            "n_unk": pa.array(seen.num_unknown[inverse]),
+            "truncated": pa.array(seen.truncated[inverse]),
+            "norm": pa.array(norms[inverse]),
             "emb": schema.vector_array(stored, target.field("emb").type),
         }
         names = [name for name in target.names if name not in values]
@@ -144,8 +168,10 @@ class EncodeWorker:
         columns = [values[name] if name in values else kept[name] for name in target.names]
         stats |= {
             "sentences": float(len(rows)),
-            "tokens": float(num_tokens[inverse].sum(dtype=np.int64)),
-            "truncated": float(truncated[inverse].sum()),
+            "tokens": float(seen.num_tokens[inverse].sum(dtype=np.int64)),
+            "truncated": float(seen.truncated[inverse].sum()),
+            "unknown": float((seen.num_unknown[inverse] > 0).sum()),
+            "blank": float((seen.num_tokens[inverse] <= loaded.num_blank).sum()),
         }
         output = UnitOutput(loaded.task.unit.id, table.num_rows, rows_done=len(rows), stats=stats)
         output.rejects = loaded.rejects
@@ -158,6 +184,13 @@ class EncodeWorker:
     def _shard_metadata(self, path: str) -> dict[str, str]:
         split, lang, _ = parse_shard_path(path)
         return {**self.metadata, "stage": "embeddings", "split": split, "lang": lang}
+
+
+def _norms(emb: Float32) -> Float32:
+    """Lengths [N] of vectors [N, D]; squares are summed in float64, where they neither overflow nor vanish."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms: Float32 = np.sqrt(np.einsum("nd,nd->n", emb, emb, dtype=np.float64)).astype(np.float32)
+    return norms
 
 
 def _drop(loaded: _Loaded, failed: dict[int, tuple[str, str]]) -> None:

@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
-from lcm_data.errors import PlanMismatchError
+from lcm_data.errors import PlanMismatchError, UsageError
 from lcm_data.machine import peak_memory
 from lcm_data.store.commits import Commit, RejectRow, publish_unit
 from lcm_data.store.files import Files
@@ -74,6 +75,20 @@ def commit_output(
             finished=time.time(),
         )
         return publish_unit(files, commit, shards, rejects)
+
+
+def shaped(values: Any, shape: tuple[int, ...], what: str) -> Any:
+    """An answer of a backend, if it has the shape asked for: numpy would spread a smaller one over all rows.
+
+    Raises:
+        UsageError: it has another shape.
+    """
+    if np.shape(values) != shape:
+        raise UsageError(
+            f"the backend gave {what} of shape {list(np.shape(values))}, expected {list(shape)}: one for each row it "
+            "was given. Correct the backend."
+        )
+    return values
 
 
 def each_or_error(

@@ -14,7 +14,9 @@ import typer.main
 from jobs import COMMAND
 
 from lcm_data.cli.app import app
+from pipelines.decode import DecodeConfig
 from pipelines.encode import EncodeConfig
+from pipelines.evaluate_space import EvaluateSpaceConfig
 from pipelines.normalize import NormalizeConfig
 from pipelines.quantize import QuantizeConfig
 from pipelines.segment import SegmentConfig
@@ -25,14 +27,28 @@ CONFIGS: dict[str, Any] = {
     "encode": EncodeConfig,
     "quantize": QuantizeConfig,
     "normalize": NormalizeConfig,
+    "decode": DecodeConfig,
+    "evaluate-space": EvaluateSpaceConfig,
 }
 NOT_SETTINGS = {"config", "dry_run", "print_config", "json", "quiet", "help"}
-IN_WORDS = {"text", "threads", "gpus_per_worker", "unit_timeout"}
+IN_WORDS = {"text", "plots", "threads", "gpus_per_worker", "unit_timeout"}
 """Settings whose default the help gives in words."""
 
 
 def test_the_verbs() -> None:
-    assert set(VERBS) == {"demo", "segment", "encode", "quantize", "normalize", "status", "verify", "inspect"}
+    assert set(VERBS) == {
+        "demo",
+        "segment",
+        "encode",
+        "quantize",
+        "normalize",
+        "decode",
+        "status",
+        "verify",
+        "inspect",
+        "evaluate-space",
+        "models",
+    }
 
 
 @pytest.mark.parametrize("verb", VERBS)

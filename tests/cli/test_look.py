@@ -38,7 +38,9 @@ def test_status(call: Callable[..., Any], finished: Path) -> None:
     lines = call("status", finished).out.splitlines()
     assert fields(lines[1])[:5] == ["stage", "state", "units", "rows in", "sentences"]
     assert fields(lines[2])[:4] == ["segments", "complete", f"{stages[0]['units']}/{stages[0]['units']}", "14"]
-    assert len(lines) == 5
+    spaces = [re.sub(r":\w{12} ", ": ", line) for line in lines[5:]]
+    said = "the space oddencoder:OddEncoder: (encoder one, 16 dimensions)"
+    assert spaces == [f"embeddings: {said}", f"codes: {said}"]
 
 
 def test_status_of_an_unfinished_corpus(call: Callable[..., Any], unfinished: Path) -> None:

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-VERBS = {"segment": ["in", "out"], "encode": ["out"], "quantize": ["out"], "normalize": ["out"]}
+VERBS = {
+    "segment": ["in", "out"],
+    "encode": ["out"],
+    "quantize": ["out"],
+    "normalize": ["out"],
+    "decode": ["in", "out"],
+}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -19,6 +25,7 @@ def test_printed_settings_are_accepted(call: Callable[..., Any], tmp_path: Path,
         "encode": ["--no-text", "--dtype", "bfloat16", "--token-budget", 512],
         "quantize": ["--levels", 3, "--codebook", "book"],
         "normalize": ["--method", "standard", "--clip-proba", 0.01],
+        "decode": ["--lang", "fr", "--mode", "sample", "--top-p", 0.5, "--from-lang", "en", "--from-lang", "de"],
     }[verb]
     first = call(verb, *VERBS[verb], *flags, "--print-config").out
     file = tmp_path / "settings.yaml"

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sentencefolder import write_sentence_folder
 
 
 @pytest.fixture(scope="session")
@@ -12,6 +13,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     texts = [f"Hello, my name is Paul and I have {i} apples. Привет!" for i in range(200)]
     return write_random_checkpoint(tmp_path_factory.mktemp("tiny"), texts, model_dim=32, num_heads=4, vocab_size=320)
+
+
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model of sentence-transformers."""
+    return write_sentence_folder(tmp_path_factory.mktemp("models") / "minisentences")
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lcm_data.encode import EncoderOptions, describe_encoder, load_encoder
-from lcm_data.encode.native import NativeEncoder
+from lcm_data.encode.native import NativeEncoder, default_token_budget
 from lcm_data.errors import UnknownNameError, UsageError
 from lcm_data.sonar.text_encoder import TextEncoder
 
@@ -138,6 +138,33 @@ def test_bfloat16_is_close_and_float32_comes_back(encoder: NativeEncoder, tiny: 
     assert vectors.dtype == np.float32
     cosine = (vectors * exact).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(exact, axis=1)
     assert cosine.min() > 0.99
+
+
+def test_default_budgets_fill_the_cache_whatever_the_width() -> None:
+    widths = (32, 64, 256, 1024, 4096)
+    assert [default_token_budget("cpu", width) for width in widths] == [16384, 16384, 4096, 1024, 1024]
+    assert default_token_budget("cuda", 1024) > 16384
+
+
+def test_int8_is_close_and_is_on_record(encoder: NativeEncoder, tiny: Path) -> None:
+    options = EncoderOptions(model=str(tiny), device="cpu", dtype="int8")
+    small = NativeEncoder(options)
+    exact = encoder.embed(encoder.prepare(TEXTS, "eng_Latn"))
+    prepared = small.prepare(TEXTS, "eng_Latn")
+    vectors = small.embed(prepared)
+    assert vectors.dtype == np.float32
+    assert vectors.tobytes() == small.embed(prepared).tobytes()
+    cosine = (vectors * exact).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(exact, axis=1)
+    assert cosine.min() > 0.99
+    assert describe_encoder(options)["compute_dtype"] == small.provenance["compute_dtype"] == "int8"
+
+
+def test_int8_is_refused_where_it_does_not_run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="the backend sonar-space has no int8"):
+        EncoderOptions(model=str(tiny), backend="sonar-space", dtype="int8")
+    monkeypatch.setattr("lcm_data.sonar.checkpoint.resolve_device", lambda _: torch.device("cuda"))
+    with pytest.raises(UsageError, match=r"int8 runs on CPUs only, got device cuda\. Use --dtype bfloat16"):
+        NativeEncoder(EncoderOptions(model=str(tiny), dtype="int8"))
 
 
 @pytest.mark.parametrize("bad", [{"token_budget": 0}, {"threads": -1}])

@@ -1,4 +1,4 @@
-"""Makes the golden files of ``tests/sonar/test_golden*.py``: what sonar-space computes with small random checkpoints.
+"""Makes the golden files of ``tests/sonar/test_*golden*.py``: what sonar-space computes with small random checkpoints.
 
 Run it in an environment with sonar-space (see ``docs``; ``make parity``), from the root of the checkout:
 
@@ -100,8 +100,8 @@ def write_decoder(vectors: Any) -> None:
     from safetensors.numpy import save
 
     from lcm_data.decode.sonar_space import reference_decoder, reference_generator
-    from lcm_data.sonar.checkpoint import find_model
     from lcm_data.sonar.config import TextDecoderConfig
+    from lcm_data.sonar.files import find_model
     from lcm_data.sonar.random_model import write_random_weights
     from lcm_data.sonar.settings import Generation
 
@@ -154,6 +154,7 @@ def write_decoder(vectors: Any) -> None:
 
 def main() -> None:
     """Write checkpoints, vectors, token ids, logits and beam searches into ``golden/``."""
+    import make_golden_tokens
     import numpy as np
     import sentencepiece
     import torch
@@ -161,8 +162,8 @@ def main() -> None:
 
     from lcm_data.encode.sonar_space import reference_model
     from lcm_data.languages import FLORES_200
-    from lcm_data.sonar.checkpoint import find_model
     from lcm_data.sonar.config import TextEncoderConfig
+    from lcm_data.sonar.files import find_model
     from lcm_data.sonar.random_model import write_random_weights
 
     torch.set_num_threads(1)
@@ -192,6 +193,7 @@ def main() -> None:
     about = {"langs": LANGS, "sentences": SENTENCES, "decoded": decoded}
     (GOLDEN / "sentences.json").write_text(json.dumps(about, ensure_ascii=True, indent=1) + "\n")
     write_decoder(torch.from_numpy(arrays["vectors.eng_Latn"]))
+    make_golden_tokens.main()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from lcm_data.decode import DecoderOptions, load_decoder
-from lcm_data.sonar.checkpoint import find_model, load_text_decoder
+from lcm_data.sonar.checkpoint import load_text_decoder
+from lcm_data.sonar.files import find_model
 
 pytestmark = [
     pytest.mark.parity,
@@ -38,7 +39,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def emb(folder: Path) -> np.ndarray:
     dim = find_model(folder, "decoder").decoder_layout().config.model_dim
     rng = np.random.default_rng(3)
-    return (rng.normal(0, 1, (24, dim)) * rng.choice([0.01, 0.05, 0.5], (24, 1))).astype(np.float32)
+    return (rng.normal(0, 1, (48, dim)) * rng.choice([0.01, 0.05, 0.5], (48, 1))).astype(np.float32)
 
 
 def test_logits(folder: Path, emb: np.ndarray) -> None:
@@ -48,7 +49,7 @@ def test_logits(folder: Path, emb: np.ndarray) -> None:
     from fairseq2.nn import BatchLayout
 
     ours = load_text_decoder(folder, device="cpu").decoder
-    ids = torch.randint(1, ours.config.vocab_size, (24, 40), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(1, ours.config.vocab_size, (48, 40), generator=torch.Generator().manual_seed(0))
     x = torch.from_numpy(emb)
     with torch.inference_mode():
         wanted = theirs(x[:, None], BatchLayout.of(x[:, None]), ids, BatchLayout.of(ids))

@@ -190,6 +190,8 @@ POISON_SENTENCES = {
     "This is ZERO.": "invalid_embedding",
     "This is too HUGE for half floats.": "invalid_embedding",
     "This is too TINY for half floats.": "invalid_embedding",
+    "This is FAINT, a few steps of half floats.": "invalid_embedding",
+    "This is VAST.": "invalid_embedding",
     "This has BADTOKENS.": "tokenizer_error",
 }
 
@@ -211,14 +213,42 @@ def test_poison_sentences(tmp_path: Path) -> None:
     assert table["doc_id"].to_pylist() == [f"d{n:03d}" for n, text in enumerate(texts) if text in SENTENCES]
 
 
+@pytest.mark.parametrize("model", ["one-vector", "one-number", "one-count"])
+def test_an_encoder_that_answers_for_one_sentence_is_refused(tmp_path: Path, model: str) -> None:
+    """Its vector, or number of tokens, is never given to all sentences."""
+    corpus = corpus_of(tmp_path, SENTENCES)
+    with pytest.raises(UnitsFailedError, match=r"the backend gave \w+ of shape \[.*\], expected \["):
+        run_encode(corpus, backend="oddencoder:ShortEncoder", model=model)
+    assert commits_of(corpus, "embeddings") == {}
+
+
 def test_full_floats_hold_what_half_floats_cannot(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, [*SENTENCES[:3], *POISON_SENTENCES])
-    kept = {"This is too HUGE for half floats.", "This is too TINY for half floats."}
+    words = ("HUGE", "TINY", "FAINT", "VAST")
+    kept = {text for text in POISON_SENTENCES if any(word in text for word in words)}
     assert run_encode(corpus, store_dtype="float32") == [
         (text, reason) for text, reason in POISON_SENTENCES.items() if text not in kept
     ]
     (table,) = tables(corpus, "embeddings").values()
     assert kept <= set(table["text"].to_pylist())
+    emb = np.array(table["emb"].to_pylist(), np.float64)
+    np.testing.assert_allclose(table["norm"].to_numpy(), np.linalg.norm(emb, axis=1), rtol=1e-6)
+
+
+def test_what_the_network_did_not_see_is_counted(tmp_path: Path) -> None:
+    texts = [*SENTENCES[:5], "An UNKNOWN and another UNKNOWN word.", "so " * 70 + "on."]
+    corpus = corpus_of(tmp_path, texts)
+    assert run_encode(corpus) == []
+    (table,) = tables(corpus, "embeddings").values()
+    assert table["n_unk"].to_pylist() == [0] * 5 + [2, 0]
+    assert table["truncated"].to_pylist() == [False] * 6 + [True]
+    assert table["n_tokens"].to_pylist() == [len(text.split()) + 2 for text in texts]
+    (commit,) = commits_of(corpus, "embeddings").values()
+    assert {name: commit.stats[name] for name in ("truncated", "unknown", "blank")} == {
+        "truncated": 1,
+        "unknown": 1,
+        "blank": 0,
+    }
 
 
 @pytest.mark.parametrize("word", ["KILL", pytest.param("KILLPREP", marks=pytest.mark.slow)])

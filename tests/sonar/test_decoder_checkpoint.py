@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from lcm_data.errors import CheckpointError
 from lcm_data.sonar import hub
-from lcm_data.sonar.checkpoint import find_model, load_text_decoder, load_text_encoder, read_decoder_state
+from lcm_data.sonar.checkpoint import load_text_decoder, load_text_encoder, read_decoder_state
 from lcm_data.sonar.decoder_layout import EMBED, OUTPUT
+from lcm_data.sonar.files import find_model
 from lcm_data.sonar.random_model import write_random_checkpoint
 
 State = dict[str, torch.Tensor]

@@ -9,13 +9,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lcm_data.errors import CheckpointError, StorageError
-from lcm_data.sonar.fetch import NotOnServerError, fetch
+from lcm_data.sonar.fetch import NotOnServerError, fetch, reachable
 
 CONTENT = os.urandom(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -35,6 +36,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         self.served = 0
         self.linked_etag: str | None = None
+        self.knows_ranges = True
+        self.stall_after: int | None = None  # bytes after which nothing more comes
 
     def url(self, path: str = "/model.pt") -> str:
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
@@ -60,8 +63,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         server.ranges.append(wanted)
         start = 0
-        if wanted and self.headers.get("If-Range") == server.etag:
+        if wanted and server.knows_ranges and self.headers.get("If-Range") == server.etag:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(server.content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(server.content)}")
+                self.end_headers()
+                return
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
         else:
@@ -71,6 +79,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", server.etag)
         self.end_headers()
+        if server.stall_after is not None:
+            self.wfile.write(body[: server.stall_after])
+            server.served += server.stall_after
+            time.sleep(30)
         if server.cut_after:
             body = body[: server.cut_after.pop(0)]
         self.wfile.write(body)
@@ -120,6 +132,34 @@ def test_a_later_process_continues_too(server: Server, tmp_path: Path) -> None:
     assert server.ranges[-1] == "bytes=70000-"
 
 
+def test_a_killed_process_is_continued(server: Server, tmp_path: Path) -> None:
+    server.stall_after = 123_456
+    code = "import sys, pathlib, lcm_data.sonar.fetch as f; f.fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    process = subprocess.Popen([sys.executable, "-c", code, server.url(), str(tmp_path / "model.pt")])
+    deadline = time.monotonic() + 20
+    while server.served < 123_456 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    part = tmp_path / "model.pt.part"
+    while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    have = part.stat().st_size
+    assert not (tmp_path / "model.pt").exists()
+    server.stall_after = None
+    assert fetch(server.url(), tmp_path / "model.pt").read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={have}-"]
+    assert 0 < have <= 123_456
+
+
+def test_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
+    server.knows_ranges = False
+    server.cut_after = [100_000]
+    assert fetch(server.url(), tmp_path / "model.pt", pause_s=0).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=100000-"]
+    assert server.served == len(CONTENT) + 100_000
+
+
 def test_two_versions_are_never_joined(server: Server, tmp_path: Path) -> None:
     server.cut_after = [70_000, 0]
     with pytest.raises(CheckpointError):
@@ -142,11 +182,56 @@ def test_a_part_longer_than_the_file_starts_over(server: Server, tmp_path: Path)
     assert fetch(server.url(), tmp_path / "model.pt", pause_s=0).read_bytes() == CONTENT
 
 
+def test_a_part_that_is_complete_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
+    """As a process leaves it that is killed before it has checked and renamed."""
+    (tmp_path / "model.pt.part").write_bytes(CONTENT)
+    (tmp_path / "model.pt.part.json").write_text(json.dumps({"tag": server.etag}))
+    assert fetch(server.url(), tmp_path / "model.pt").read_bytes() == CONTENT
+    assert server.served == 0
+
+
+def test_what_is_known_counts_more_than_what_the_server_says(server: Server, tmp_path: Path) -> None:
+    server.linked_etag = "1" * 64
+    assert fetch(server.url("/redirect"), tmp_path / "model.pt", sha256=SHA256).read_bytes() == CONTENT
+
+
+def test_a_cache_that_cannot_be_written_serves(server: Server, tmp_path: Path) -> None:
+    target = fetch(server.url(), tmp_path / "model.pt")
+    for file in tmp_path.iterdir():
+        if file != target:
+            file.unlink()
+    for name in ("model.pt.lock", "model.pt.json"):
+        (tmp_path / name).mkdir()  # so that neither can be opened, also by root
+    assert fetch(server.url(), target) == target
+    assert len(server.ranges) == 1
+
+
 def test_wrong_content_is_discarded(server: Server, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"has sha256 {SHA256}, expected {'0' * 64}"):
         fetch(server.url(), tmp_path / "model.pt", sha256="0" * 64)
     assert [p.name for p in tmp_path.iterdir() if p.suffix != ".lock"] == []
     assert fetch(server.url(), tmp_path / "model.pt", sha256=SHA256).read_bytes() == CONTENT
+
+
+def test_what_cannot_be_the_file_is_discarded(server: Server, tmp_path: Path) -> None:
+    def refuse(path: Path) -> None:
+        assert path.read_bytes() == CONTENT
+        raise CheckpointError("it is no model")
+
+    with pytest.raises(CheckpointError, match=r"what http.* sent was discarded: it is no model"):
+        fetch(server.url(), tmp_path / "model.pt", check=refuse)
+    assert [p.name for p in tmp_path.iterdir() if p.suffix != ".lock"] == []
+
+
+def test_force_and_progress(server: Server, tmp_path: Path) -> None:
+    target = fetch(server.url(), tmp_path / "model.pt")
+    server.content = CONTENT[::-1]
+    seen: list[tuple[str, int, int]] = []
+    fetch(server.url(), target, force=True, progress=lambda *state: seen.append(state))
+    assert target.read_bytes() == CONTENT[::-1]
+    assert seen[-1] == ("model.pt", len(CONTENT), len(CONTENT))
+    fetch(server.url(), target)  # and its new size and hash are noted
+    assert len(server.ranges) == 2
 
 
 def test_the_hash_named_on_a_redirect_is_checked(server: Server, tmp_path: Path) -> None:
@@ -190,9 +275,16 @@ def test_a_server_that_hides_the_size_is_refused(server: Server, tmp_path: Path)
 
 
 def test_no_connection_is_one_line(tmp_path: Path) -> None:
+    started = time.monotonic()
     with pytest.raises(CheckpointError, match=r"cannot download http://127.0.0.1:9/x .*put it at") as caught:
-        fetch("http://127.0.0.1:9/x", tmp_path / "model.pt", attempts=2, pause_s=0)
+        fetch("http://127.0.0.1:9/x", tmp_path / "model.pt")
     assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 1  # a server that was never reached is not waited for
+
+
+def test_who_answers_is_reachable(server: Server) -> None:
+    assert reachable(server.url("/missing"))
+    assert not reachable("http://127.0.0.1:9/")
 
 
 def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from lcm_data.errors import UnknownNameError, UsageError
 from lcm_data.sonar.config import TextDecoderConfig
 from lcm_data.sonar.decoder_layout import EMBED
-from lcm_data.sonar.generate import generate
+from lcm_data.sonar.generate import _LOOK_EVERY, generate, stream
 from lcm_data.sonar.random_model import random_decoder_state
 from lcm_data.sonar.sampling import uniforms
+from lcm_data.sonar.scores import _LOGITS_AT_ONCE, likeliest, log_probs
 from lcm_data.sonar.settings import Generation, Hypothesis
 from lcm_data.sonar.text_decoder import TextDecoder
 
@@ -119,6 +120,75 @@ def test_company_does_not_matter(decoder: TextDecoder, mode: str) -> None:
     mixed = generate(decoder, emb[order], LANG, how, [keys[n] for n in order])
     same([whole[n] for n in order], mixed)
     same(whole[4:5], generate(decoder, emb[4:5], LANG, how, keys[4:5]))
+
+
+@settings(max_examples=8)
+@given(
+    seats=st.integers(1, 12),
+    mode=st.sampled_from(["beam", "greedy", "sample"]),
+    look=st.sampled_from([1, 3]),
+    max_tokens=st.sampled_from([3, 14]),
+)
+def test_seats_that_change_hands_do_not_matter(
+    decoder: TextDecoder, seats: int, mode: str, look: int, max_tokens: int
+) -> None:
+    emb, how, keys = vectors(15), Generation(mode=mode, seed=3, max_tokens=max_tokens), range(100, 115)
+    whole = generate(decoder, emb, LANG, how, keys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(_LOOK_EVERY, "cpu", look)
+        same(generate(decoder, emb, LANG, how, keys, seats), whole)
+        came = [row for row, _ in stream(decoder, emb, LANG, how, keys, seats)]
+    assert sorted(came) == list(range(15))
+
+
+def test_empty_seats_run_on_beyond_the_limit(decoder: TextDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the last seats, and a few of them are not worth removing."""
+    emb = vectors(40)
+    monkeypatch.setattr("lcm_data.sonar.generate._SHRINK_SHARE", 1.0)
+    for mode in ("beam", "greedy", "sample"):
+        how = Generation(mode=mode, max_tokens=10)
+        whole = generate(decoder, emb, LANG, how)
+        same(generate(decoder, emb, LANG, how, seats=23), whole)
+
+
+def test_a_newcomer_is_not_harmed_by_what_was_not_finite(decoder: TextDecoder) -> None:
+    emb = vectors(12)
+    emb[::3] = math.nan
+    found = generate(decoder, emb, LANG, Generation(max_tokens=12), seats=4)
+    assert [math.isnan(best[0].score) for best in found] == [row % 3 == 0 for row in range(12)]
+    sound = [row for row in range(12) if row % 3]
+    same([found[row] for row in sound], generate(decoder, emb[sound], LANG, Generation(max_tokens=12)))
+
+
+@settings(max_examples=30)
+@given(
+    vocab=st.integers(60, 700),
+    rows=st.integers(1, 6),
+    num=st.integers(1, 12),
+    at_once=st.sampled_from([1, 1 << 30]),
+    temperature=st.sampled_from([1.0, 0.6]),
+    seed=st.integers(0, 99),
+    level=st.sampled_from([0.0, 90.0]),
+)
+def test_the_likeliest_by_slices(
+    vocab: int, rows: int, num: int, at_once: int, temperature: float, seed: int, level: float
+) -> None:
+    """Against all log probabilities at once; slices are 4,096 tokens at least, so there are more than one, too."""
+    chance = torch.Generator().manual_seed(seed)
+    vocab *= 13
+    hidden = torch.randn(rows, 8, generator=chance)
+    weight = torch.randn(vocab, 8, generator=chance)
+    weight[:, 0] += level
+    lengths = torch.randint(2, 10, (rows,), generator=chance).numpy()
+    how = Generation(min_tokens=3, unk_penalty=-2.0, temperature=temperature)
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(_LOGITS_AT_ONCE, "cpu", at_once)
+        values, found = likeliest(hidden, weight, num, how, lengths, 10)
+        lprobs = log_probs(hidden @ weight.T, how, lengths, 10)
+    wanted = lprobs.topk(num, dim=1).values
+    np.testing.assert_allclose(values, wanted, atol=2e-4 if level else 2e-5)
+    sure = values > -torch.inf
+    np.testing.assert_allclose(lprobs.gather(1, found)[sure], values[sure], atol=2e-4 if level else 2e-5)
 
 
 def test_greedy_is_a_beam_of_one(decoder: TextDecoder) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from m2m100 import decoder_logits, m2m100_decoder
 from safetensors.torch import load_file
 
 from lcm_data.sonar.checkpoint import SonarTextDecoder, load_text_decoder
@@ -56,6 +57,13 @@ def test_logits_equal_those_of_sonar_space(model: SonarTextDecoder, reference: S
     with torch.inference_mode():
         logits = model.decoder(reference["emb"][:4], reference["prefixes"].long())
     assert reference["logits"].std() > 1
+    torch.testing.assert_close(logits, reference["logits"], atol=1e-5, rtol=0)
+
+
+def test_transformers_computes_the_same(model: SonarTextDecoder, reference: State) -> None:
+    pytest.importorskip("transformers")
+    network = m2m100_decoder(model.decoder.full_state(), num_heads=4)
+    logits = decoder_logits(network, reference["emb"][:4], reference["prefixes"].long())
     torch.testing.assert_close(logits, reference["logits"], atol=1e-5, rtol=0)
 
 

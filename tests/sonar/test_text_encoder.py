@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -77,6 +78,25 @@ def test_inference_and_training_paths_agree(encoder: TextEncoder) -> None:
     slow.sum().backward()
     assert encoder.encoder_frontend.embed.weight.grad is not None
     encoder.zero_grad(set_to_none=True)
+
+
+@settings(deadline=None, max_examples=20)
+@given(lengths=st.lists(st.integers(1, CONFIG.max_tokens), min_size=1, max_size=7))
+def test_rearranged_weights_change_nothing_but_rounding(encoder: TextEncoder, lengths: list[int]) -> None:
+    fast = copy.deepcopy(encoder)
+    fast.pack()
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(ids(lengths), lengths), encoder(ids(lengths), lengths), atol=2e-6, rtol=0)
+
+
+def test_int8_is_close_to_float32(encoder: TextEncoder) -> None:
+    lengths = [5, 5, 20]
+    fast = copy.deepcopy(encoder)
+    fast.pack(int8=True)
+    with torch.inference_mode():
+        exact = encoder(ids(lengths), lengths)
+        cosine = torch.cosine_similarity(fast(ids(lengths), lengths), exact)
+    assert float(cosine.min()) > 0.999
 
 
 def test_sinusoid_is_sines_then_cosines_from_angle_two() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from toystage import Toy
 
 from lcm_data.errors import InputError, PlanMismatchError, UsageError, VerificationError
+from lcm_data.schema import SCHEMA_VERSION
 from lcm_data.store.files import open_files
 from lcm_data.store.manifest import load_manifest
 from lcm_data.store.plan import PLAN_PATH, Plan, Unit, check_same, load_plan, save_plan
@@ -122,7 +123,7 @@ def test_a_stage_without_rows_is_refused(tmp_path: Path) -> None:
 # --- plans that somebody else wrote ---
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '{"schema": 1}', '{"hash": "x"}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", f'{{"schema": {SCHEMA_VERSION}}}', '{"hash": "x"}'])
 def test_a_damaged_plan_says_so(tmp_path: Path, content: str) -> None:
     open_files(tmp_path).write(PLAN_PATH, content.encode())
     with pytest.raises(VerificationError, match=r"_lcm/plan\.json .*Restore it, or use --overwrite"):
@@ -153,7 +154,9 @@ def test_another_layout_version_is_refused(tmp_path: Path) -> None:
     files = open_files(tmp_path)
     save_plan(files, Plan("codes", {}, {}, (Unit(0, 5),)))
     files.write(PLAN_PATH, json.dumps({**json.loads(files.read(PLAN_PATH)), "schema": 99}).encode())
-    with pytest.raises(PlanMismatchError, match="has layout version 99, this version of lcm-data writes 1"):
+    with pytest.raises(
+        PlanMismatchError, match=f"has layout version 99, this version of lcm-data writes {SCHEMA_VERSION}"
+    ):
         load_plan(files)
 
 

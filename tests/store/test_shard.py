@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcm_data import schema
@@ -21,6 +21,7 @@ from lcm_data.store.shard import (
     ROW_GROUP_MAX,
     ROW_GROUP_MIN,
     describe_file,
+    document_groups,
     iter_row_groups,
     open_shard,
     parse_shard_path,
@@ -33,6 +34,7 @@ from lcm_data.store.shard import (
 
 SCHEMAS = {
     "segments": schema.SEGMENTS,
+    "decoded": schema.DECODED,
     "embeddings": schema.embeddings_schema(16),
     "embeddings-float32": schema.embeddings_schema(16, "float32"),
     "embeddings-no-text": schema.embeddings_schema(16, with_text=False),
@@ -115,6 +117,23 @@ def test_row_groups_end_where_documents_end(lengths: list[int]) -> None:
 def test_many_short_documents_fill_the_groups() -> None:
     ids = pa.array([str(row // 10) for row in range(10_000)])
     assert row_group_sizes(ids) == [1030] * 9 + [730]
+
+
+@settings(max_examples=15)
+@given(st.lists(st.sampled_from([1, 500, 1024, 1500, 2047, 2048, 2049, 5000]), min_size=1, max_size=6))
+def test_document_groups_hold_whole_documents(tmp_path_factory: pytest.TempPathFactory, lengths: list[int]) -> None:
+    folder = tmp_path_factory.mktemp("groups")
+    table = random_table(schema.codes_schema(1), sum(lengths))
+    ids = [f"doc-{number}" for number, length in enumerate(lengths) for _ in range(length)]
+    table = table.set_column(1, table.schema.field(1), pa.array(ids, pa.string()))
+    write_shard(folder / "x.parquet", table, {})
+    files = open_files(folder)
+    runs = document_groups(files, "x.parquet")
+    parts = [read_shard(files, "x.parquet", ["sid", "doc_id"], groups) for groups, _ in runs]
+    assert [part.num_rows for part in parts] == [rows for _, rows in runs]
+    assert pa.concat_tables(parts)["sid"].equals(table["sid"])
+    seen = [set(part["doc_id"].to_pylist()) for part in parts]
+    assert sum(map(len, seen)) == len(lengths)
 
 
 def test_the_groups_in_the_file_are_those(tmp_path: Path) -> None:

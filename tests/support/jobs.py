@@ -99,7 +99,7 @@ def error_line(*args: object, env: dict[str, str] | None = None, code: int = 2) 
 
 
 def _is_progress(line: str) -> bool:
-    return line.startswith(("segment: ", "encode: ", "quantize: "))
+    return line.startswith(("segment: ", "encode: ", "quantize: ", "decode: "))
 
 
 def children(pid: int) -> list[int]:

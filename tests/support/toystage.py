@@ -184,6 +184,7 @@ def toy_table(unit: int, num: int, rows: list[int], kind: str, dim: int, doc_row
     emb = np.random.default_rng(unit).standard_normal((num, dim))[rows].astype(np.float16)
     norm = np.linalg.norm(emb.astype(np.float32), axis=1)
     columns += [pa.array([f"row {n}" for n in number[:, 0]]), pa.array(np.ones(len(rows)), pa.int32())]
+    columns += [pa.array(np.zeros(len(rows)), pa.int32())]
     columns += [pa.array([False] * len(rows)), pa.array(norm, pa.float32())]
     columns += [schema.vector_array(emb, target.field("emb").type)]
     return pa.Table.from_arrays(columns, schema=target)

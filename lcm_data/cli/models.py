@@ -1,0 +1,194 @@
+"""The verbs ``models list``, ``models fetch`` and ``models show``: SONAR weights by name, in the cache and on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcm_data.cli.options import JsonOption, QuietOption
+
+if TYPE_CHECKING:
+    from lcm_data.sonar.fetch import Progress
+
+_USED_BY = {"encode": "pipelines.encode:EncodeConfig", "decode": "pipelines.decode:DecodeConfig"}
+"""Verbs that take a model, and the settings that say which by default."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the application."""
+    models = typer.Typer(
+        no_args_is_help=True,
+        help="List, fetch and look at model weights.\n\nExample: lcm-data models list",
+    )
+    models.command("list")(list_models)
+    models.command("fetch", no_args_is_help=True)(fetch)
+    models.command("show", no_args_is_help=True)(show)
+    app.add_typer(models, name="models", rich_help_panel="Look")
+
+
+def list_models(json: JsonOption = False) -> None:
+    """List the models that have a name, and what the cache holds.
+
+    Example: lcm-data models list --json
+    """
+    from lcm_data.cli import render
+    from lcm_data.sonar import hub, inventory
+
+    defaults = _defaults()
+    known = [{**model, "default_of": defaults.get(model["name"], [])} for model in inventory.known_models()]
+    others = [other for other in inventory.other_models() if other["cached"] != "no"]
+    if json:
+        render.as_json({"cache": str(hub.models_dir()), "models": known, "others": others})
+        return
+    columns = ("model", "kind", "dim", "params", "size", "cached")
+    rows = [
+        (
+            model["name"], model["kind"], model["dim"], f"{model['parameters'] / 1e6:,.1f} M",
+            f"~{render.size(model['bytes'])}", _cached(model),
+        )
+        for model in known
+    ]  # fmt: skip
+    render.table(f"models, cached in {hub.models_dir()}", columns, rows, numbers=("dim", "params", "size"))
+    if others:
+        print()
+        found = [(other["name"], render.size(other["cached_bytes"]), _cached(other)) for other in others]
+        render.table("also in the cache", ("name", "size", "cached"), found, numbers=("size",))
+    print()
+    uses = "; ".join(f"{verb} takes {name}" for name, verbs in defaults.items() for verb in verbs)
+    _paragraph(
+        f"By default {uses}. Also: hf:owner/repo@revision of the Hugging Face Hub, any folder, any weights file."
+    )
+    _paragraph(f"Licence: {hub.LICENCE_NOTE}.")
+
+
+def _paragraph(text: str) -> None:
+    print(textwrap.fill(text, min(100, shutil.get_terminal_size().columns), break_on_hyphens=False))
+
+
+def _cached(model: dict[str, Any]) -> str:
+    from lcm_data.cli import render
+
+    return f"partial, {render.size(model['cached_bytes'])}" if model["cached"] == "partial" else str(model["cached"])
+
+
+def _defaults() -> dict[str, list[str]]:
+    """Model -> the verbs that take it unless told otherwise."""
+    from lcm_data.tables import resolve
+
+    found: dict[str, list[str]] = {}
+    for verb in _USED_BY:
+        found.setdefault(str(resolve(_USED_BY, verb, "verb").model_fields["model"].default), []).append(verb)
+    return found
+
+
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Names, or hf:owner/repo@revision.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Download again what is there.")] = False,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Download models into the cache, for later use without network; run it again to continue.
+
+    Example: lcm-data models fetch text_sonar_basic_encoder
+    """
+    from lcm_data.cli import render
+    from lcm_data.errors import CheckpointError, UsageError
+    from lcm_data.sonar import hub
+    from lcm_data.sonar.describe import describe_weights
+    from lcm_data.sonar.files import find_model
+
+    results = []
+    for name in names:
+        if Path(name).expanduser().exists():
+            raise UsageError(f"{name} is here already; look at it with: lcm-data models show {name}")
+        with _bars(not quiet) as progress:
+            hub.model_weights(name, progress=progress, force=force)
+        files = find_model(name)  # with the common tokenizer, if the model has none of its own
+        results.append({"name": name, **describe_weights(files.weights)})
+    if json:
+        render.as_json({"models": results})
+    else:
+        for result in results:
+            _show(result["name"], result)
+    useless = [result["name"] for result in results if not any("num_layers" in each for each in result["networks"])]
+    if useless:
+        raise CheckpointError(f"{', '.join(useless)} was fetched, but holds nothing that can be loaded.")
+
+
+@contextlib.contextmanager
+def _bars(wanted: bool) -> Iterator[Progress]:
+    """A bar for each file on stderr, and a function that moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not wanted) as shown:
+        tasks: dict[str, Any] = {}
+
+        def move(file_name: str, done: int, total: int) -> None:
+            if file_name not in tasks:
+                tasks[file_name] = shown.add_task(file_name, total=total)
+            shown.update(tasks[file_name], completed=done)
+
+        yield move
+
+
+def show(
+    model: Annotated[str, typer.Argument(help="Name, folder or weights file.", show_default=False)],
+    json: JsonOption = False,
+) -> None:
+    """Say what a model file or folder is, by its content; nothing is downloaded.
+
+    Example: lcm-data models show ./sonar_text_decoder.pt
+    """
+    from lcm_data.cli import render
+    from lcm_data.sonar.describe import describe_model
+
+    found = describe_model(model)
+    if json:
+        render.as_json({"model": model, "files": found})
+        return
+    for number, about in enumerate(found):
+        if number:
+            print()
+        _show(model if len(found) == 1 else about["file"], about)
+
+
+def _show(title: str, about: dict[str, Any]) -> None:
+    """One weights file: facts, then the sizes of its networks, then what keeps them from being loaded."""
+    from lcm_data.cli import render
+
+    sized = [network for network in about.get("networks", ()) if "num_layers" in network]
+    problems = [f"{each['kind']}: {each['problem']}" for each in about.get("networks", ()) if "problem" in each]
+    if about["kind"] == "unknown":
+        problems = [about.get("problem", "it holds no network of SONAR")]
+    facts = {name: value for name, value in about.items() if name not in ("name", "networks", "problem", "licence")}
+    if "bytes" in facts:
+        facts["bytes"] = f"{facts['bytes']:,} ({render.size(facts['bytes'])})"
+    if "tokenizer_fingerprint" in facts:  # a short name, so that the line with a hash is not wrapped
+        facts = {"its hash" if name == "tokenizer_fingerprint" else name: value for name, value in facts.items()}
+    render.facts(title, facts)
+    if sized:
+        print()
+        columns = ("network", "layers", "dim", "heads", "ffn", "vocabulary", "max tokens", "parameters")
+        rows = [
+            (
+                network["kind"], network["num_layers"], network["model_dim"], network["num_heads"], network["ffn_dim"],
+                network["vocab_size"], network["max_tokens"], f"{network['num_parameters'] / 1e6:,.1f} M",
+            )
+            for network in sized
+        ]  # fmt: skip
+        render.table("networks", columns, rows, numbers=columns[1:])
+    for problem in problems:
+        print()
+        _paragraph(f"Cannot be loaded: {problem}")
+    if about.get("licence"):
+        print()
+        _paragraph(f"Licence: {about['licence']}.")

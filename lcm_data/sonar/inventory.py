@@ -1,0 +1,78 @@
+"""Which models the cache holds: the published ones by name, and whatever else lies there. Downloads nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lcm_data.errors import CheckpointError
+from lcm_data.sonar import hub
+from lcm_data.sonar.repository import WEIGHTS
+from lcm_data.sonar.weights import weight_files
+
+
+def known_models() -> list[dict[str, Any]]:
+    """The published models: name, kind, dim, parameters, bytes (about), licence, and what the cache has of them."""
+    models = []
+    for name, model in hub.MODELS.items():
+        about = {
+            "name": name,
+            "kind": model.kind,
+            "dim": model.config.model_dim,
+            "parameters": model.config.num_parameters,
+            "bytes": model.num_bytes,
+            "licence": hub.LICENCE_NOTE,
+        }
+        models.append({**about, **_state(hub.models_dir() / name, hub.cached_weights(name))})
+    return models
+
+
+def other_models() -> list[dict[str, Any]]:
+    """Everything else in the cache, such as repositories of the Hugging Face Hub and the tokenizer."""
+    if not hub.models_dir().is_dir():
+        return []
+    found = []
+    for folder in sorted(path for path in hub.models_dir().iterdir() if path.is_dir() and path.name not in hub.MODELS):
+        note = _note(folder / "complete.json")
+        noted = note.get("weights")
+        weights = Path(noted) if isinstance(noted, str) else None
+        if weights is None or not weights.is_file():
+            weights = next((path for path in sorted(folder.iterdir()) if path.name in _FILES), None)
+        found.append({"name": str(note.get("name") or _spelled(folder.name)), **_state(folder, weights)})
+    return found
+
+
+_FILES = {*WEIGHTS, hub.NLLB_TOKENIZER.file_name}
+
+
+def _spelled(folder_name: str) -> str:
+    """The name of a repository from that of its folder, for files put there by hand."""
+    return f"hf:{folder_name.replace('--', '/', 1)}" if "--" in folder_name else folder_name
+
+
+def _state(folder: Path, weights: Path | None) -> dict[str, Any]:
+    """Whether weights are here ("yes", "partial" or "no"), where, and how many bytes of them."""
+    files: list[Path] = []
+    if weights is not None:
+        try:
+            files = weight_files(weights)
+        except CheckpointError:  # no weights but a tokenizer
+            files = [weights]
+        if all(map(Path.is_file, files)):
+            return {"cached": "yes", "path": str(weights), "cached_bytes": _bytes(files)}
+    here = [*filter(Path.is_file, files), *(folder.glob("*.part") if folder.is_dir() else ())]
+    state = "partial" if here or files else "no"
+    return {"cached": state, "path": None, "cached_bytes": _bytes(here)}
+
+
+def _bytes(files: list[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
+
+
+def _note(path: Path) -> dict[str, Any]:
+    try:
+        note = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}

@@ -1,0 +1,102 @@
+"""``lcm-data evaluate-space``: measure an embedding space on translations, or on the embeddings of a corpus.
+
+Loads the models, puts the measurements of ``lcm_data.quality`` in order, and writes a report with plots. What cannot
+be measured with what was given is left out, and the report says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lcm_data.errors import MissingExtraError, UsageError
+from lcm_data.languages import parse_language
+from lcm_data.quality.report import Report
+from lcm_data.store.files import open_files
+from pipelines.space_figures import Show, measure, silent
+
+REPORT = "report.json"
+
+
+class EvaluateSpaceConfig(BaseModel):
+    """Settings of ``lcm-data evaluate-space``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    source: str = Field(description="Translations (a table, or a folder of text files), or a corpus with embeddings.")
+    out: str = Field(description="Folder or fsspec URL for the report and the plots.")
+    lang: list[str] | None = Field(None, description="Languages; by default all.")
+    pivot: str = Field("eng_Latn", description="Language that all others are compared with.")
+    all_pairs: bool = Field(False, description="Search between all pairs of languages, not only with the pivot.")
+    sample: int = Field(1000, ge=0, description="Sentences of a language; 0 for all.")
+    min_sentences: int = Field(20, ge=1, description="Leave out languages with fewer.")
+    seed: int = Field(0, ge=0, description="Of the sample and the noise.")
+    model: str | None = Field(None, description="Encoder: a name, hf:owner/repo, or a folder or file.")
+    backend: str = Field("native", description="Of the encoder.")
+    prompt: str | None = Field(None, description="Text put before every sentence, for models that want one.")
+    decoder: str | None = Field(None, description="Decoder: a name, hf:owner/repo, or a folder or file.")
+    decoder_backend: str = Field("native", description="Of the decoder.")
+    judge_model: str | None = Field(
+        None, description="An unrelated encoder that compares decoded texts with originals."
+    )
+    judge_backend: str = Field("native", description="Of the judge.")
+    to: str | None = Field(None, description="Also translate into this language through the space.")
+    decode_sample: int = Field(500, ge=0, description="Sentences of a language that are decoded; 0 for all.")
+    beam_size: int = Field(5, ge=1, description="Hypotheses a sentence.")
+    max_tokens: int | None = Field(None, ge=3, description="Longest decoded text in tokens.")
+    noise_levels: int = Field(9, ge=0, description="Levels of noise for fragility; 0 for none.")
+    fragility_sample: int = Field(100, ge=0, description="Sentences of a language that are disturbed; 0 for all.")
+    normalizer: str | None = Field(None, description="Normaliser file; by default one is fitted on the sample.")
+    dtype: str = Field("float32", description="Precision of the networks: float32, bfloat16 or float16.")
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 for torch's default.")
+    plots: bool = Field(True, description="Draw plots.")
+    overwrite: bool = Field(False, description="Replace an earlier report.")
+
+    @field_validator("lang", "pivot", "to")
+    @classmethod
+    def _flores_codes(cls, given: list[str] | str | None) -> list[str] | str | None:
+        """Languages as FLORES-200 codes, whatever way they are written."""
+        if isinstance(given, list):
+            return [parse_language(name) for name in given]
+        return None if given is None else parse_language(given)
+
+
+def run(config: EvaluateSpaceConfig, show: Show = silent) -> Report:
+    """Measure, write ``report.json`` and the plots, and return the report.
+
+    ``show`` is called with a job, how much of it is done, and how much there is.
+
+    Raises:
+        UsageError: the folder has a report and ``overwrite`` is not set, or models that do not fit together.
+        SpaceError: a decoder or normaliser of another space.
+        InputError: the input cannot be read as translations or as a corpus.
+        MissingExtraError: sacrebleu or matplotlib is wanted and not installed.
+    """
+    out = open_files(config.out)
+    if out.size(REPORT) is not None and not config.overwrite:
+        raise UsageError(f"{out.root} has a {REPORT}. Name another folder, or add --overwrite to replace it.")
+    if config.plots:
+        _needs("matplotlib", "drawing plots (--no-plots leaves them out)")
+    if config.decoder:
+        _needs("sacrebleu", "scoring decoded text")
+    report = measure(config, show)
+    if config.plots:
+        from lcm_data.quality.plots import draw
+
+        for name, figure in draw(report).items():
+            image = io.BytesIO()
+            figure.savefig(image, format="png", dpi=150)
+            out.write(f"{name}.png", image.getvalue())
+    text = json.dumps(report.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
+    out.write(REPORT, text.encode() + b"\n")  # last: it says that the others are there
+    return report
+
+
+def _needs(package: str, feature: str) -> None:
+    """Find out before the work, not after it."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(feature, package, "quality")
