@@ -71,12 +71,14 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
     Raises:
         CorpusBusyError: another run holds the stage.
         PlanMismatchError: the existing output was made from other inputs or settings.
-        UsageError: settings that do not fit the input; an existing stage is as it was.
+        UsageError: settings that do not fit the input, or data without a plan; what is there is as it was.
         InterruptedRunError, StorageError, UnitsFailedError, RejectRateError: from the run; committed units stay.
     """
     begun = time.monotonic()
     with stage_lock(stage.files):
         stored = None if overwrite else load_plan(stage.files)
+        if stored is None and not overwrite:
+            _refuse_strangers(stage.files)
         plan = stored or _new_plan(stage)
         check_same(plan, stage.config, stage.inputs, stage.files.root)
         commits = {} if overwrite else _resumable(stage.files, plan)
@@ -111,6 +113,15 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
         busy_share=busy_share(done, options.workers, seconds),
         peak_rss=max((commit.peak_rss for commit in done), default=0),
     )
+
+
+def _refuse_strangers(files: Files) -> None:
+    """A stage begins with its plan: shards without one were put there by someone, and would be removed as orphans."""
+    if found := files.list("data"):
+        raise UsageError(
+            f"{files.root} holds {len(found):,} files such as {min(found)}, but no _lcm/plan.json that says what they "
+            "are. Write to another folder, or add --overwrite to delete them."
+        )
 
 
 def _new_plan(stage: Stage) -> Plan:

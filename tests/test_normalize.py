@@ -168,6 +168,32 @@ def test_official_checkpoints(x_ND: Array, tmp_path: Path) -> None:
         fitted.to_official(tmp_path / "none" / "model.pt")
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_centre_and_scale_are_quantiles_of_numpy(x_ND: Array, legacy: bool) -> None:
+    """The figures by hand; the official fault takes the same formula at 0.25 and 0.75 percent."""
+    low, high = (0.25, 0.75) if legacy else (25.0, 75.0)
+    fitted = Normalizer.fit(x_ND, legacy_quantiles=legacy)
+    wide = x_ND.astype(np.float64)
+    first, middle, last = np.percentile(wide, (low, 50, high), axis=0)
+    normal_range = 1.3489795 if not legacy else 0.3746547  # between the same quantiles of a standard normal
+    np.testing.assert_allclose(fitted.center, middle, rtol=1e-6)
+    np.testing.assert_allclose(fitted.scale, (last - first) / normal_range, rtol=1e-5)
+
+
+def test_the_official_file_holds_centre_and_scale(x_ND: Array, tmp_path: Path) -> None:
+    """``{"model": {"center", "scale"}}``, float32, as the official fit writes it, its fault included if asked for."""
+    torch = pytest.importorskip("torch")
+    fitted = Normalizer.fit(x_ND, legacy_quantiles=True)
+    fitted.to_official(tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert list(content) == ["model"]
+    assert sorted(content["model"]) == ["center", "scale"]
+    assert all(tensor.dtype == torch.float32 for tensor in content["model"].values())
+    back = Normalizer.from_official(tmp_path / "model.pt")
+    np.testing.assert_array_equal(back.scale, fitted.scale)
+    assert back.clip_min is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

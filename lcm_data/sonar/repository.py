@@ -47,12 +47,10 @@ class Repository:
 
     def cached(self) -> Path | None:
         """The weights, if they are here: fetched completely before, or put into the folder by hand."""
+        places = [self.folder / name for name in WEIGHTS]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = Path(json.loads(self._note.read_text())["weights"])
-            if known.is_file():
-                return known
-        by_hand = (self.folder / name for name in WEIGHTS)
-        return next((path for path in by_hand if path.is_file() and all(map(Path.is_file, weight_files(path)))), None)
+            places.insert(0, Path(json.loads(self._note.read_text())["weights"]))
+        return next((path for path in places if path.is_file() and all(map(Path.is_file, weight_files(path)))), None)
 
     def weights(self, *, progress: Progress | None = None, force: bool = False) -> Path:
         """The weights; config and tokenizer, if it has them, are beside them.

@@ -133,6 +133,17 @@ def test_overwrite_starts_one_stage_anew(own: Path) -> None:
     assert digests(own / "corpus") == before
 
 
+def test_files_that_no_plan_knows_are_not_swept_away(own: Path) -> None:
+    """Someone put them there: a copy of ``data`` alone, say."""
+    shutil.rmtree(own / "corpus/embeddings/_lcm")
+    before = snapshot(own / "corpus/embeddings/data")
+    with pytest.raises(UsageError, match=r"embeddings holds \d+ files such as data/split=.*but no _lcm/plan\.json"):
+        run_encode(own)
+    assert snapshot(own / "corpus/embeddings/data") == before
+    run_encode(own, overwrite=True)
+    check_whole(own / "corpus", ["segments", "embeddings"])
+
+
 def test_how_it_runs_may_change(own: Path) -> None:
     before = snapshot(own / "corpus/embeddings/data")
     run_encode(own, workers=2, threads=1, device="cpu", max_reject_rate=0.5, unit_timeout=100)

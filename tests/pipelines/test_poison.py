@@ -176,9 +176,8 @@ def corpus_of(folder: Path, texts: list[str], lang: str = "eng_Latn") -> Path:
 
 
 def run_encode(corpus: Path, **settings: Any) -> list[tuple[str, str]]:
-    encode.run(
-        EncodeConfig(corpus=str(corpus), model="m", backend="oddencoder:OddEncoder", executor="local", **settings)
-    )
+    given = {"model": "m", "backend": "oddencoder:OddEncoder", **settings}
+    encode.run(EncodeConfig(corpus=str(corpus), executor="local", **given))
     check_whole(corpus, ["segments", "embeddings"])
     return [(row["text"], row["reason"]) for row in rejects_of(corpus, "embeddings")]
 

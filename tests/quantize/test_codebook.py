@@ -147,6 +147,24 @@ def test_bad_codes_are_refused(fitted: Codebook, codes: Any, levels: int | None,
         fitted.decode(codes, levels)
 
 
+def test_decoded_vectors_keep_their_codes() -> None:
+    """Where every level is small against the distances in the one before, encoding undoes decoding."""
+    rng = np.random.default_rng(3)
+    tables = rng.standard_normal((4, 16, 32)).astype(np.float32) * 0.1 ** np.arange(4, dtype=np.float32)[:, None, None]
+    book = Codebook.build(tables, Provenance(encoder="x"))
+    codes = rng.integers(0, 16, (500, 4)).astype(np.uint16)
+    again, norms = book.encode(book.decode(codes))
+    np.testing.assert_array_equal(again, codes)
+    assert norms.max() < 1e-5
+    np.testing.assert_array_equal(book.decode(again), book.decode(codes))
+
+
+def test_every_level_brings_the_decoding_nearer(fitted: Codebook, x_ND: Array) -> None:
+    codes, _ = fitted.encode(x_ND)
+    errors = [np.square(x_ND - fitted.decode(codes[:, :k], k)).sum(axis=1).mean() for k in range(1, 7)]
+    assert (np.diff([np.square(x_ND).sum(axis=1).mean(), *errors]) < 0).all()
+
+
 def test_saved_and_loaded(fitted: Codebook, x_ND: Array, tmp_path: Path) -> None:
     fitted.save(tmp_path / "a")
     loaded = Codebook.load(tmp_path / "a", verify=True)
