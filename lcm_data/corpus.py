@@ -24,10 +24,14 @@ from lcm_data import schema
 from lcm_data.errors import InputError, UsageError
 from lcm_data.store.files import Files, open_files
 from lcm_data.store.manifest import Manifest, load_manifest
+from lcm_data.store.plan import load_plan
 from lcm_data.store.shard import iter_row_groups, open_shard, parse_shard_path, read_shard, shard_metadata
 
 if TYPE_CHECKING:
     import torch
+
+_MADE_BY = {"segments": "segment", "embeddings": "encode", "codes": "quantize"}
+"""The verb that makes each stage."""
 
 
 @dataclass(frozen=True)
@@ -219,10 +223,30 @@ class StageData:
 
     def _checked(self, columns: Sequence[str] | None) -> Sequence[str] | None:
         columns = _listed(columns)
-        for name in columns or ():
-            if name not in self.schema.names:
-                raise UsageError(f"no column {name!r} in {self.files.root}. It has: {', '.join(self.schema.names)}.")
+        self.check_columns(columns or ())
         return columns
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        """Refuse to work without columns: those of another stage, or of a newer layout than this one has.
+
+        Raises:
+            UsageError: one of them is not there.
+        """
+        for name in names:
+            if name not in self.schema.names:
+                raise UsageError(
+                    f"no column {name!r} in {self.files.root}. It has: {', '.join(self.schema.names)}.{self._advice()}"
+                )
+
+    def _advice(self) -> str:
+        """What to do about columns that a stage of an older layout lacks."""
+        plan = load_plan(self.files)
+        if plan is None or plan.schema == schema.SCHEMA_VERSION:
+            return ""
+        return (
+            f" Its layout is that of version {plan.schema}, today's is {schema.SCHEMA_VERSION}: make it anew with "
+            f"'lcm-data {_MADE_BY[plan.stage]} --overwrite' if you need the column."
+        )
 
     def _first_shard(self) -> str:
         if not self.manifest.shards:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import NormalDist
@@ -42,7 +43,8 @@ class NormalizerInfo:
     """How a normaliser was made: stored with it, part of its fingerprint.
 
     ``quantiles`` are in percent (0 to 100), None if unknown. ``encoder`` names the model the vectors came from,
-    ``space`` its embedding space (``lcm_data.space``, "" if unknown), ``num_rows`` says how many there were.
+    ``encoder_revision`` its weights, ``space`` its embedding space (``lcm_data.space``; all "" if unknown),
+    ``num_rows`` says how many there were.
     """
 
     method: str = "gaussian_robust"
@@ -51,6 +53,15 @@ class NormalizerInfo:
     num_rows: int = 0
     encoder: str = ""
     space: str = ""
+    encoder_revision: str = ""
+
+    def is_of(self, provenance: Mapping[str, Any]) -> bool:
+        """Whether the encoder of ``provenance`` has the weights whose vectors it was fitted on, as far as is known.
+
+        Other weights may share a space, where it is named: their vectors have another centre and other scales.
+        """
+        theirs = provenance.get("encoder_revision", "")
+        return not (self.encoder_revision and theirs) or self.encoder_revision == theirs
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +119,7 @@ class Normalizer:
         legacy_quantiles: bool = False,
         encoder: str = "",
         space: str = "",
+        encoder_revision: str = "",
     ) -> Normalizer:
         """Fit on all of ``x_ND`` (exact quantiles, as numpy's linear interpolation gives them).
 
@@ -134,7 +146,13 @@ class Normalizer:
             edges = _quantiles(x_ND, (100 * clip_proba, 100 - 100 * clip_proba))
             clips = [((edge - center) / scale).astype(np.float32) for edge in edges]
         info = NormalizerInfo(
-            method=method, quantiles=quantiles, clip_proba=clip_proba, num_rows=len(x_ND), encoder=encoder, space=space
+            method=method,
+            quantiles=quantiles,
+            clip_proba=clip_proba,
+            num_rows=len(x_ND),
+            encoder=encoder,
+            space=space,
+            encoder_revision=encoder_revision,
         )
         return cls(center.astype(np.float32), scale.astype(np.float32), clips[0], clips[1], info)
 
@@ -233,7 +251,10 @@ def _checked(path: str | Path, arrays: dict[str, Array], info: NormalizerInfo) -
 
 
 def _meta(info: NormalizerInfo) -> dict[str, Any]:
-    return {"kind": KIND, "schema_version": SCHEMA_VERSION, **asdict(info)}
+    facts = asdict(info)
+    if not info.encoder_revision:  # older files lack it, and their fingerprints stay as they are
+        facts.pop("encoder_revision")
+    return {"kind": KIND, "schema_version": SCHEMA_VERSION, **facts}
 
 
 def _check_options(num_rows: int, method: str, quantiles: tuple[float, float], clip_proba: float | None) -> None:

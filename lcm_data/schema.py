@@ -29,7 +29,7 @@ _ID_FIELDS = [
     pa.field("doc_id", pa.string(), nullable=False),
     pa.field("sent_idx", pa.int32(), nullable=False),
 ]
-_DICTIONARY_COLUMNS = {"doc_id", "modality", "source", "source_lang"}
+_DICTIONARY_COLUMNS = {"doc_id", "modality", "source", "source_lang", "stop"}
 
 SEGMENTS = pa.schema(
     [
@@ -77,6 +77,17 @@ def embeddings_schema(dim: int, store_dtype: StoreDtype = "float16", with_text: 
             pa.field("emb", vector_type(item, dim), nullable=False),
         ]
     )
+
+
+def generated_schema(dim: int, store_dtype: StoreDtype = "float16") -> pa.Schema:
+    """Schema of an ``embeddings`` stage that a model wrote on: what was generated, and why each document ended.
+
+    ``generated`` is false for rows of the prefix; ``stop`` is empty but for the last row of a document. Token facts of
+    generated rows are 0. The id of a row is that of the sentence it stands for, where there was one.
+    """
+    added = [pa.field("generated", pa.bool_(), nullable=False), pa.field("stop", pa.string(), nullable=False)]
+    *facts, emb = embeddings_schema(dim, store_dtype, with_text=False)
+    return pa.schema([*facts, *added, emb])
 
 
 def codes_schema(num_levels: int) -> pa.Schema:

@@ -7,15 +7,16 @@ and one line here (or ``package.module:Class`` where a name is taken).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lcm_data.tables import resolve
-from lcm_models.loader import ConceptDocuments, Reader
 
 if TYPE_CHECKING:
+    from lcm_models.data import ConceptLoader, DataConfig, SourceConfig
     from lcm_models.model import ConceptModel
 
-__all__ = ["LCMS", "ConceptDocuments", "Reader", "build_model"]
+__all__ = ["LCMS", "ConceptLoader", "DataConfig", "SourceConfig", "build_model"]
 
 LCMS = {
     "base": "lcm_models.base_lcm:BaseLCM",
@@ -38,3 +39,9 @@ def build_model(variant: str, preset: str | None = None, settings: Mapping[str, 
     kind = resolve(LCMS, variant, "model")
     model: ConceptModel = kind(make_config(kind.config_type, preset, settings))
     return model
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:  # what is not here already: PyTorch comes with the first use
+        return getattr(import_module("lcm_models.data"), name)
+    raise AttributeError(f"module 'lcm_models' has no attribute {name!r}")

@@ -60,7 +60,7 @@ def make_config(kind: type[C], preset: str | None = None, settings: Mapping[str,
     """
     if preset is not None and preset not in kind.presets:
         raise UnknownNameError("preset", preset, kind.presets)
-    values = _merge(kind.presets[preset] if preset else {}, settings or {})
+    values = merge_settings(kind.presets[preset] if preset else {}, settings or {})
     try:
         return kind(**values)
     except ValidationError as error:
@@ -71,11 +71,14 @@ def make_config(kind: type[C], preset: str | None = None, settings: Mapping[str,
         raise UsageError("; ".join(_problem(dict(item)) for item in error.errors()) + ".") from error
 
 
-def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """``upper`` on top of ``lower``; nested groups key by key."""
     merged = dict(lower)
     for key, value in upper.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+        merged[key] = (
+            merge_settings(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+        )
     return merged
 
 

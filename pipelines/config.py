@@ -68,7 +68,9 @@ def _problem(item: Mapping[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{name}: is required and was not given"
     own = item.get("ctx", {}).get("error")  # what a validator of ours raised says it all
-    return f"{name}: {str(own).rstrip('.')}" if own else f"{name}: {item['msg']}, got {item['input']!r}"
+    if own:
+        return f"{name}: {own}".removeprefix(": ").rstrip(".")  # a validator of several settings names them itself
+    return f"{name}: {item['msg']}, got {item['input']!r}"
 
 
 def _read_file(file: str) -> dict[str, Any]:

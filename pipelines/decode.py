@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lcm_data.corpus import StageData
 from lcm_data.decode import DecoderOptions, describe_decoder
@@ -20,11 +20,13 @@ from lcm_data.space import check_same_space
 from lcm_data.store.files import Files, LocalFiles, absolute, open_files
 from lcm_data.store.plan import CONFIG_PATH, PLAN_PATH, Plan, Unit
 from lcm_data.store.shard import ShardInfo, document_groups
-from lcm_data.workers.decode import DecodeWorker, decoder_metadata
+from lcm_data.workers.decode import COLUMNS, DecodeWorker, decoder_metadata
 from pipelines.config import VerbConfig
 from pipelines.stage import Report, Stage, provenance_metadata, refuse_outdated, run_stage
 
 DEFAULT_MODEL = "text_sonar_basic_decoder"
+
+_ONLY_WITH_MODE = {"beam_size": "beam", "top_p": "sample", "top_k": "sample", "seed": "sample"}
 
 
 class DecodeConfig(VerbConfig):
@@ -46,12 +48,20 @@ class DecodeConfig(VerbConfig):
     batch_rows: int | None = Field(None, ge=1, description="Hypotheses in a batch; by default chosen for the device.")
     from_langs: list[str] | None = Field(None, description="Decode only vectors of these languages.")
     splits: list[str] | None = Field(None, description="Decode only these splits.")
-    unit_rows: int = Field(4096, ge=1, description="Sentences of a unit, about: it ends where a row group does.")
+    unit_rows: int = Field(1024, ge=1, description="Sentences of a unit, about: it ends where a row group does.")
 
     @field_validator("lang")
     @classmethod
     def _known_language(cls, name: str) -> str:
         return parse_language(name)
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> DecodeConfig:
+        """Settings of another mode would do nothing; the defaults stand in every printed settings file."""
+        for name, mode in _ONLY_WITH_MODE.items():
+            if self.mode != mode and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} only has a meaning with mode {mode}, and mode is {self.mode}. Leave one out.")
+        return self
 
     @property
     def decoder(self) -> DecoderOptions:
@@ -72,6 +82,7 @@ def make_stage(config: DecodeConfig) -> Stage:
     _check_place(origin, open_files(config.corpus), target)
     data = StageData(origin.child("embeddings"))
     refuse_outdated(origin, "embeddings")
+    data.check_columns(COLUMNS)
     shards = _chosen(data, config)
     options = config.decoder
     described = describe_decoder(options)
@@ -89,7 +100,7 @@ def make_stage(config: DecodeConfig) -> Stage:
     provenance |= decoder_metadata(described)
 
     def make_plan() -> Plan:
-        notes = {"provenance": provenance_metadata(provenance), "source": data.manifest.plan_hash}
+        notes = {"provenance": provenance_metadata(provenance)}
         return Plan("segments", settings, inputs, decode_units(data.files, shards, config.unit_rows), notes)
 
     def make_worker(plan: Plan) -> DecodeWorker:
@@ -138,9 +149,15 @@ def _chosen(data: StageData, config: DecodeConfig) -> list[ShardInfo]:
 
 def _check_place(origin: Files, corpus: Files, target: Files) -> None:
     """Sentences go to a corpus of their own; what another one was segmented from documents is never replaced."""
-    if _location(origin) == _location(corpus):
+    source, out = _location(origin), _location(corpus)
+    if source == out:
         raise UsageError(
             f"the decoded sentences would take the place of those of {origin.root}. Give another folder for them."
+        )
+    if f"{source}/".startswith(f"{out}/") or f"{out}/".startswith(f"{source}/"):
+        raise UsageError(
+            f"one of {origin.root} and {corpus.root} lies inside the other. Give a folder for the decoded sentences "
+            "that is neither in the corpus nor around it."
         )
     if target.size(PLAN_PATH) is not None and "decoder" not in _settings(target):
         raise UsageError(
@@ -149,7 +166,7 @@ def _check_place(origin: Files, corpus: Files, target: Files) -> None:
 
 
 def _location(files: Files) -> str:
-    return os.path.realpath(files.root) if isinstance(files, LocalFiles) else files.root
+    return (os.path.realpath(files.root) if isinstance(files, LocalFiles) else files.root).rstrip("/")
 
 
 def _settings(stage: Files) -> Mapping[str, Any]:

@@ -76,6 +76,7 @@ def make_stage(config: EncodeConfig) -> Stage:
             store_dtype=config.store_dtype,
             with_text=config.text,
             metadata=provenance_metadata(provenance),
+            corpus=corpus.root,
         )
 
     return Stage("embeddings", corpus.child("embeddings"), settings, inputs, make_plan, make_worker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lcm_data.errors import InputError, LcmDataError, UnknownNameError, Verifica
 from lcm_data.normalize import Normalizer
 from lcm_data.quantize.codebook import MANIFEST, TENSORS, Codebook
 from lcm_data.store.commits import Commit, digest, read_commits, read_rejects
-from lcm_data.store.files import Files, LocalFiles
+from lcm_data.store.files import Files, LocalFiles, open_files
 from lcm_data.store.lock import is_locked
 from lcm_data.store.manifest import MANIFEST_PATH, build_manifest, load_manifest
 from lcm_data.store.plan import load_plan
@@ -109,20 +109,42 @@ def _manifest_problems(files: Files, commits: dict[int, Commit]) -> Iterator[Pro
 
 def _problems_beside(corpus: Files) -> Iterator[Problem]:
     """What is wrong with the codebook and the normaliser beside the stages."""
-    for folder, names, load in (
-        ("codebook/", (MANIFEST, TENSORS), lambda path: Codebook.load(path, verify=True)),
-        ("", (NORMALIZER,), lambda path: Normalizer.load(path / NORMALIZER)),
-    ):
-        if all(corpus.size(folder + name) is None for name in names):
-            continue
-        with tempfile.TemporaryDirectory(prefix="lcm-data-") as copy:
-            try:
-                if not isinstance(corpus, LocalFiles):
-                    for name in names:
-                        Path(copy, name).write_bytes(corpus.read(folder + name))
-                load(Path(corpus.root, folder) if isinstance(corpus, LocalFiles) else Path(copy))
-            except (LcmDataError, FileNotFoundError) as error:
-                yield Problem(folder or NORMALIZER, None, str(error))
+    yield from _problem_of(corpus, "codebook/", (MANIFEST, TENSORS), lambda path: Codebook.load(path, verify=True))
+    yield from _problem_of(corpus, "", (NORMALIZER,), lambda path: _check_normalizer(corpus, path / NORMALIZER))
+
+
+def stale_normalizer(root: str) -> str:
+    """What is wrong with the normaliser of a corpus, "" if nothing is."""
+    files = open_files(root)
+    found = _problem_of(files, "", (NORMALIZER,), lambda path: _check_normalizer(files, path / NORMALIZER))
+    return next((problem.what for problem in found), "")
+
+
+def _problem_of(
+    corpus: Files, folder: str, names: tuple[str, ...], check: Callable[[Path], object]
+) -> Iterator[Problem]:
+    """What ``check`` raises on the local folder of these files, or a local copy of it; nothing if none exists."""
+    if all(corpus.size(folder + name) is None for name in names):
+        return
+    with tempfile.TemporaryDirectory(prefix="lcm-data-") as copy:
+        try:
+            if not isinstance(corpus, LocalFiles):
+                for name in names:
+                    Path(copy, name).write_bytes(corpus.read(folder + name))
+            check(Path(corpus.root, folder) if isinstance(corpus, LocalFiles) else Path(copy))
+        except (LcmDataError, FileNotFoundError) as error:
+            yield Problem(folder or NORMALIZER, None, str(error))
+
+
+def _check_normalizer(corpus: Files, path: Path) -> None:
+    info = Normalizer.load(path).info
+    if corpus.size("embeddings/_lcm/plan.json") is None:
+        return
+    if not info.is_of(load_manifest(corpus.child("embeddings"), allow_partial=True).provenance):
+        raise VerificationError(
+            "it was fitted on vectors of other weights than the embeddings have now. Run 'lcm-data normalize "
+            f"{corpus.root} --overwrite'; models trained with the old one need the old one."
+        )
 
 
 def _pick(root: str, stage: str | None) -> tuple[Corpus, StageData]:

@@ -64,6 +64,7 @@ def run(config: NormalizeConfig, show: Show = silent) -> NormalizeReport:
         legacy_quantiles=config.legacy_quantiles,
         encoder=data.manifest.provenance.get("encoder", ""),
         space=space_of(data.manifest.provenance),
+        encoder_revision=data.manifest.provenance.get("encoder_revision", ""),
     )
     with corpus.child("embeddings").scratch() as folder:
         local = Path(folder, FILE)

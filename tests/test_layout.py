@@ -135,7 +135,7 @@ def test_direction_of_imports(path: Path) -> None:
 @pytest.mark.parametrize("path", **ids)
 def test_ray_is_the_business_of_the_pool(path: Path) -> None:
     used = {module.split(".")[0] for module in imports(list(ast.walk(tree_of(path))))}
-    assert "ray" not in used or name_of(path) == "lcm_data/pool.py"
+    assert "ray" not in used or name_of(path) in ("lcm_data/pool.py", "lcm_models/train/ray_launch.py")
 
 
 def test_importing_the_package_is_light() -> None:

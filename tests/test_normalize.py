@@ -211,3 +211,22 @@ def test_bad_arguments(x_ND: Array, options: dict[str, Any], message: str) -> No
         Normalizer.fit(options.pop("x", x_ND), **options)
     with pytest.raises(UsageError, match="expected 12 as the last dimension"):
         Normalizer.fit(x_ND).normalize(np.ones((2, 11)))
+
+
+def test_the_weights_it_was_fitted_on(x_ND: Array, tmp_path: Path) -> None:
+    old = Normalizer.fit(x_ND, space="s")
+    new = Normalizer.fit(x_ND, space="s", encoder_revision="abc")
+    assert new.fingerprint != old.fingerprint
+    for normalizer in (old, new):
+        normalizer.save(tmp_path / "file")
+        again = Normalizer.load(tmp_path / "file")
+        assert (again.info, again.fingerprint) == (normalizer.info, normalizer.fingerprint)
+    old.save(tmp_path / "old")
+    assert b"encoder_revision" not in (tmp_path / "old").read_bytes()  # as files of 0.1.0: their fingerprints stay
+    for info, theirs, answer in (
+        (new.info, {"encoder_revision": "abc"}, True),
+        (new.info, {"encoder_revision": "abd"}, False),
+        (new.info, {}, True),
+        (old.info, {"encoder_revision": "abc"}, True),
+    ):
+        assert info.is_of(theirs) == answer

@@ -22,11 +22,12 @@ def status(corpus: CorpusArgument, json: JsonOption = False) -> None:
     """
     from lcm_data.cli import render
     from lcm_data.space import space_text
-    from pipelines.look import corpus_status
+    from pipelines.look import corpus_status, stale_normalizer
+    from pipelines.normalize import FILE
 
-    stages = corpus_status(corpus)
+    stages, stale = corpus_status(corpus), stale_normalizer(corpus)
     if json:
-        render.as_json({"corpus": corpus, "stages": stages})
+        render.as_json({"corpus": corpus, "stages": stages, "beside": {FILE: stale} if stale else {}})
         return
     columns = ("stage", "state", "units", "rows in", "sentences", "rejected", "size", "left")
     rows = [
@@ -40,6 +41,8 @@ def status(corpus: CorpusArgument, json: JsonOption = False) -> None:
     for stage in stages:
         if stage.get("space"):
             print(f"{stage['stage']}: {space_text(stage)}")
+    if stale:
+        print(f"{FILE}: {stale}")
 
 
 def verify(

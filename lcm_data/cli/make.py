@@ -81,7 +81,7 @@ def segment(
     Example: lcm-data segment docs/*.jsonl.zst my-corpus --workers 4
     """
     _refuse_file(corpus)
-    _run(
+    run_verb(
         "segment", given(**{k: v for k, v in locals().items() if k not in _HOW}),
         config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet,
     )  # fmt: skip
@@ -120,7 +120,7 @@ def encode(
     values = given(**{k: v for k, v in locals().items() if k not in {*_HOW, "text"}})
     if text is not None:
         values["text"] = text
-    _run("encode", values, config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet)
+    run_verb("encode", values, config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet)
 
 
 def quantize(
@@ -149,7 +149,7 @@ def quantize(
 
     Example: lcm-data quantize my-corpus --levels 8 --units 256
     """
-    _run(
+    run_verb(
         "quantize", given(**{k: v for k, v in locals().items() if k not in _HOW}),
         config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet,
     )  # fmt: skip
@@ -194,7 +194,7 @@ def decode(
         list[str] | None, _input("Only vectors of this language; repeatable.", flags="--from-lang")
     ] = None,
     splits: Annotated[list[str] | None, _input("Only this split; repeatable.", flags="--split")] = None,
-    unit_rows: Annotated[int | None, _input("Sentences of a unit, about.", default="4096")] = None,
+    unit_rows: Annotated[int | None, _input("Sentences of a unit, about.", default="1024")] = None,
     model: Annotated[str | None, _model("Name, hf:owner/repo or path.", default="text_sonar_basic_decoder")] = None,
     backend: Annotated[str | None, _model("native or sonar-space.", default="native")] = None,
     dtype: Annotated[str | None, _model("Network: float32, bfloat16, float16.", default="float32")] = None,
@@ -227,7 +227,7 @@ def decode(
 
     Example: lcm-data decode my-corpus my-corpus-in-french --lang fra_Latn
     """
-    _run(
+    run_verb(
         "decode", given(**{k: v for k, v in locals().items() if k not in _HOW}),
         config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet,
     )  # fmt: skip
@@ -244,10 +244,16 @@ def _refuse_file(corpus: str) -> None:
 
 
 _HOW = {"config", "dry_run", "print_config", "json", "quiet"}
-_NOUNS = {"segment": "documents", "encode": "sentences", "quantize": "sentences", "decode": "sentences"}
+_NOUNS = {
+    "segment": "documents",
+    "encode": "sentences",
+    "quantize": "sentences",
+    "decode": "sentences",
+    "generate": "documents",
+}
 
 
-def _run(
+def run_verb(
     verb: str,
     values: dict[str, Any],
     *,
@@ -257,6 +263,7 @@ def _run(
     quiet: bool,
     dry_run: bool,
 ) -> None:
+    """Run a verb that makes a stage, or say what it would do, and print the report."""
     from lcm_data.cli import render
     from lcm_data.progress import progress
     from pipelines.config import load_config

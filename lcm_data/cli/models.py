@@ -49,7 +49,7 @@ def list_models(json: JsonOption = False) -> None:
     columns = ("model", "kind", "dim", "params", "size", "cached")
     rows = [
         (
-            model["name"], model["kind"], model["dim"], f"{model['parameters'] / 1e6:,.1f} M",
+            model["name"], model["kind"], model["dim"], render.count(model["parameters"]),
             f"~{render.size(model['bytes'])}", _cached(model),
         )
         for model in known
@@ -181,7 +181,7 @@ def _show(title: str, about: dict[str, Any]) -> None:
         rows = [
             (
                 network["kind"], network["num_layers"], network["model_dim"], network["num_heads"], network["ffn_dim"],
-                network["vocab_size"], network["max_tokens"], f"{network['num_parameters'] / 1e6:,.1f} M",
+                network["vocab_size"], network["max_tokens"], render.count(network["num_parameters"]),
             )
             for network in sized
         ]  # fmt: skip

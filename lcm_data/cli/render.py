@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json as jsonlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pipelines.stage import DryRun, Report
 
 _SHOWN_ITEMS = 4
+_SHORT = 12
+"""Characters of a text that is not worth wrapping."""
+_GAP = 2
+"""Spaces between two columns."""
 
 
 def as_json(value: Any) -> None:
@@ -75,8 +79,47 @@ def records(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str
     shown = [name for name in columns or present if name in present]
     numbers = [name for name in shown if any(isinstance(row.get(name), int | float) for row in rows)]
     decimals = {name: _decimals([row.get(name) for row in rows]) for name in numbers}
-    cells = [[_fixed(row.get(name), decimals.get(name, 0)) for name in shown] for row in rows]
-    table(title, shown, cells, numbers)
+    cells = {name: [_cell(_fixed(row.get(name), decimals.get(name, 0))) for row in rows] for name in shown}
+    width = _console().width
+    wide = {name: max(map(len, [name, *cells[name]])) for name in shown}
+    short = {name for name in shown if name in numbers or max(map(len, cells[name])) <= _SHORT}
+    if sum(wide.values()) + _GAP * (len(shown) - 1) <= width:
+        parts, headings = [shown], {name: name for name in shown}
+    else:  # words of a heading and short cells stay whole; what does not fit even so goes into another table
+        whole = {name: [*name.split(), *(cells[name] if name in short else ())] for name in shown}
+        parts = _parts(shown, {name: max(map(len, whole[name])) for name in shown}, width)
+        headings = {name: name.replace(" ", "\n") for name in shown}
+    heading(title)
+    for part in parts:
+        _grid({name: headings[name] for name in part}, cells, numbers, short)
+
+
+def _parts(names: Sequence[str], least: Mapping[str, int], width: int) -> list[list[str]]:
+    """The columns of as many tables as are needed to fit the width; each begins with the first column."""
+    first = names[0]
+    parts, used = [[first]], least[first]
+    for name in names[1:]:
+        if used + _GAP + least[name] > width and len(parts[-1]) > 1:
+            parts.append([first])
+            used = least[first]
+        parts[-1].append(name)
+        used += _GAP + least[name]
+    return parts
+
+
+def _grid(
+    headings: Mapping[str, str], cells: Mapping[str, Sequence[str]], numbers: Sequence[str], whole: Collection[str]
+) -> None:
+    """One of the tables of ``records``; cells of the columns ``whole`` are not wrapped."""
+    from rich.table import Table
+
+    shown = Table(header_style="", box=None, pad_edge=False)
+    for name, text in headings.items():
+        justify: Literal["left", "right"] = "right" if name in numbers else "left"
+        shown.add_column(text, justify=justify, overflow="fold", no_wrap=name in whole)
+    for row in zip(*(cells[name] for name in headings), strict=True):
+        shown.add_row(*row)
+    _console().print(shown)
 
 
 def _decimals(values: Iterable[Any]) -> int:
@@ -127,9 +170,9 @@ def report(result: Report, verb: str, json: bool) -> None:
         fields["manifest"].pop("shards")
         as_json({**fields, "verb": verb})
         return
-    noun = "documents" if verb == "segment" else "sentences"
+    noun = "documents" if verb in ("segment", "generate") else "sentences"
     pairs: dict[str, Any] = {f"{noun} in": manifest.rows_in}
-    if verb == "segment":
+    if noun == "documents":
         pairs["documents kept"] = manifest.rows_done
     pairs["sentences out"] = manifest.rows
     pairs["rejected"] = _counts(manifest.rejects)
@@ -175,6 +218,11 @@ def _seconds(seconds: float) -> str:
         if seconds < 6000
         else f"{seconds / 3600:,.1f} h"
     )
+
+
+def count(number: int) -> str:
+    """A count of parameters: in millions, small ones in full."""
+    return f"{number / 1e6:,.1f} M" if number >= 1e6 else f"{number:,}"
 
 
 def size(num_bytes: float) -> str:

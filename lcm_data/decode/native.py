@@ -19,6 +19,7 @@ from lcm_data.decode.base import Decoded, DecoderOptions, check_vectors
 from lcm_data.encode.halving import is_out_of_memory
 
 if TYPE_CHECKING:
+    from lcm_data.sonar.files import ModelFiles
     from lcm_data.sonar.settings import Hypothesis
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class NativeDecoder:
         self.busy_seconds = 0.0
         self.num_ooms = 0
         self.provenance = {
-            **_identity(model.files.decoder_identity(), options),
+            **_identity(model.files, options),
             "device": self._device.type,
             "batch_rows": str(rows),
         }
@@ -58,7 +59,7 @@ class NativeDecoder:
         """See ``Decoder.describe``. Reads the header of a safetensors file, maps a torch file."""
         from lcm_data.sonar.files import find_model
 
-        return _identity(find_model(options.model, "decoder").decoder_identity(), options)
+        return _identity(find_model(options.model, "decoder"), options)
 
     def decode(
         self, emb: npt.NDArray[np.floating[Any]], lang: str, keys: npt.NDArray[np.int64] | None = None
@@ -126,5 +127,13 @@ class NativeDecoder:
                 yield row, best[0]
 
 
-def _identity(identity: dict[str, str], options: DecoderOptions) -> dict[str, str]:
-    return {**identity, "decoder_backend": "native", "compute_dtype": options.dtype, **options.describe()}
+def _identity(files: ModelFiles, options: DecoderOptions) -> dict[str, str]:
+    """Who decodes, and how; refuses what this network cannot do."""
+    config = files.layout("decoder").config
+    options.generation.check_fits(config.vocab_size, config.max_tokens)
+    return {
+        **files.identity("decoder"),
+        "decoder_backend": "native",
+        "compute_dtype": options.dtype,
+        **options.describe(),
+    }

@@ -66,7 +66,10 @@ class SonarSpaceDecoder:
         version = _import_sonar()
         is_card = _is_card(options.model)
         files = _card_files(options.model) if is_card else find_model(options.model, "decoder")
-        identity = files.decoder_identity()
+        identity = files.identity("decoder")
+        options.generation.check_fits(files.layout("decoder").config.vocab_size, int(identity["max_seq_len"]))
+        if is_card:
+            identity.pop("num_heads")
         backend = {"decoder_backend": "sonar-space", "decoder_backend_version": version}
         return {**identity, **backend, "compute_dtype": options.dtype, **options.describe()}
 
@@ -138,7 +141,7 @@ def reference_decoder(files: ModelFiles, dtype: Any) -> tuple[Any, Any]:
     _import_sonar()
     from fairseq2.models.nllb.tokenizer import NllbTokenizerConfig, load_nllb_tokenizer
 
-    layout = files.decoder_layout()
+    layout = files.layout("decoder")
     network = reference_decoder_network(layout.config, read_decoder_state(files.weights, layout), dtype)
     tokenizer_config = NllbTokenizerConfig(langs=list(files.languages), default_lang=_DEFAULT_LANG)
     return network, load_nllb_tokenizer(files.tokenizer, tokenizer_config)

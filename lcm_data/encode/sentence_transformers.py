@@ -21,8 +21,8 @@ import numpy.typing as npt
 from lcm_data.encode.base import EncoderOptions, Prepared
 from lcm_data.encode.batching import Indices, gather_tokens, token_batches
 from lcm_data.encode.halving import run_halving
-from lcm_data.encode.sentence_folder import SentenceFolder
-from lcm_data.errors import CheckpointError, MissingExtraError, UsageError
+from lcm_data.encode.sentence_hub import find_sentence_model
+from lcm_data.errors import CheckpointError, MissingExtraError
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 TOKEN_BUDGETS = {"cpu": 1024, "cuda": 16384}
 """Tokens of a batch by device, padding aside (there is little: sentences of a batch are of similar length)."""
-
-_NOT_WANTED = ["onnx/*", "openvino/*"]
 
 
 class SentenceTransformersEncoder:
@@ -50,7 +48,7 @@ class SentenceTransformersEncoder:
         self._prompt = described.get("prompt", "")
         self._max_tokens = int(described["max_seq_len"])
         self._budget = options.token_budget or TOKEN_BUDGETS.get(self._device.type, TOKEN_BUDGETS["cpu"])
-        self._model = _load(_find(options.model).path, self._device, options.dtype)
+        self._model = _load(find_sentence_model(options.model).path, self._device, options.dtype)
         self._model.max_seq_length = self._max_tokens
         self._tokenizer = self._model.tokenizer
         self._tokenizing = threading.Lock()  # switching its truncation on and off is no matter for two threads at once
@@ -67,7 +65,7 @@ class SentenceTransformersEncoder:
         if importlib.util.find_spec("sentence_transformers") is None:
             raise MissingExtraError(f"the encoder backend {name}", "sentence-transformers", "sentence-transformers")
         backend = {"encoder_backend": name, "compute_dtype": options.dtype}
-        return {**_find(options.model).describe(options.prompt), **backend}
+        return {**find_sentence_model(options.model).describe(options.prompt), **backend}
 
     def prepare(self, texts: Sequence[str], lang: str) -> Prepared:
         """See ``Encoder.prepare``."""
@@ -158,36 +156,6 @@ class SentenceTransformersEncoder:
         if features.get("modality", "text") != "text" or "input_ids" not in features:
             raise CheckpointError(f"{model} does not take plain text but {features.get('modality', 'something else')}.")
         return {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
-
-
-def _find(model: str) -> SentenceFolder:
-    """The folder of a model given as one, or as ``owner/repo`` (``hf:owner/repo@revision``), which may download.
-
-    Raises:
-        CheckpointError: there is none, or it cannot be downloaded.
-    """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return SentenceFolder(path.resolve(), path.resolve().name)
-    repo, _, revision = model.removeprefix("hf:").partition("@")
-    if path.exists() or repo.count("/") != 1 or repo.startswith((".", "~", "/")):
-        raise UsageError(
-            f"model {model}: the backend sentence-transformers takes a folder that holds a modules.json, or a Hugging "
-            "Face repository as owner/repo."
-        )
-    from huggingface_hub import snapshot_download
-
-    small = ["*.json", "*.txt", "*.model", "*.safetensors"]
-    try:
-        folder = snapshot_download(repo, revision=revision or None, allow_patterns=small, ignore_patterns=_NOT_WANTED)
-        if not any(Path(folder).rglob("*.safetensors")):
-            snapshot_download(repo, revision=revision or None, allow_patterns=["*.bin"], ignore_patterns=_NOT_WANTED)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"model {model}: no such folder, and not to be had as a Hugging Face repository "
-            f"({str(error).strip().splitlines()[0]}). Give the folder of a copy."
-        ) from error
-    return SentenceFolder(Path(folder), repo)
 
 
 def _load(path: Path, device: torch.device, dtype: str) -> Any:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcm_data.errors import UsageError
 from lcm_data.sonar.scores import Lengths, likeliest
 from lcm_data.sonar.settings import PROMPT_LENGTH, Generation, Hypothesis
 from lcm_data.sonar.tokenizer import EOS
@@ -33,10 +32,6 @@ class Beams:
     """
 
     def __init__(self, decoder: TextDecoder, how: Generation, scores_P: Tensor) -> None:
-        if 2 * how.beam_size > decoder.config.vocab_size:
-            raise UsageError(
-                f"beam_size {how.beam_size} is too large for {decoder.config.vocab_size} tokens; at most half."
-            )
         self._decoder = decoder
         self._how = how
         self._limit = how.limit(decoder.config.max_tokens)

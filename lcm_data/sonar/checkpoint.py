@@ -120,7 +120,7 @@ def load_text_decoder(
 
     where, how = _target(device, dtype)
     files = find_model(name_or_path, "decoder")
-    layout = files.decoder_layout()
+    layout = files.layout("decoder")
     tokenizer = open_tokenizer(files, layout, threads=threads)
     with torch.device("meta"):
         decoder = TextDecoder(layout.config)

@@ -7,11 +7,12 @@ downloaded by ``lcm_data.sonar.hub``; building networks from the files is ``lcm_
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from lcm_data.errors import CheckpointError
 from lcm_data.languages import FLORES_200
@@ -57,50 +58,52 @@ class ModelFiles:
         """The sha256 of the weights; read once and remembered."""
         return weights_sha256(self.weights)
 
-    def layout(self) -> EncoderLayout:
-        """Sizes and tensor names of a text encoder, without reading the tensors."""
+    @overload
+    def layout(self, kind: Literal["encoder"] = ...) -> EncoderLayout: ...
+    @overload
+    def layout(self, kind: Literal["decoder"]) -> DecoderLayout: ...
+    def layout(self, kind: Kind = "encoder") -> EncoderLayout | DecoderLayout:
+        """Sizes and tensor names of the text encoder or decoder, without reading the tensors."""
         header, where = read_header(self.weights), str(self.weights)
-        layout = text_encoder_layout(shapes_of(header), self.hints, where)
+        recognise = text_encoder_layout if kind == "encoder" else text_decoder_layout
+        layout = recognise(shapes_of(header), self.hints, where)
         check_floats(header, layout.sources.values(), where)
         return layout
 
-    def decoder_layout(self) -> DecoderLayout:
-        """Sizes and tensor names of a text decoder, without reading the tensors."""
-        header, where = read_header(self.weights), str(self.weights)
-        layout = text_decoder_layout(shapes_of(header), self.hints, where)
-        check_floats(header, layout.sources.values(), where)
-        return layout
-
-    def identity(self) -> dict[str, str]:
+    def identity(self, kind: Kind = "encoder") -> dict[str, str]:
         """What makes two runs comparable: model, weights, tokenizer, sizes, space. All values are text.
 
-        The file contents are hashed (remembered afterwards); ``encoder_revision`` is the fingerprint of the weights.
+        The file contents are hashed (remembered afterwards); ``encoder_revision`` (or ``decoder_revision``) is the
+        fingerprint of the weights. What ``config.json`` decides, they do not tell: heads and languages are named, too.
         """
-        config = self.layout().config
-        facts = {"encoder": self.name, "encoder_revision": self.fingerprint}
-        return {**facts, **self._common(config), "pooling": "mean", "normalized": "false"}
+        config = self.layout(kind).config
+        facts = {
+            kind: self.name,
+            f"{kind}_revision": self.fingerprint,
+            "tokenizer_revision": self.tokenizer_revision,
+            "dim": str(config.model_dim),
+            "num_heads": str(config.num_heads),
+            "max_seq_len": str(config.max_tokens),
+            "trained": "true" if is_trained(self.hints) else "false",
+            "space": self._space(config),
+        }
+        return {**facts, "pooling": "mean", "normalized": "false"} if kind == "encoder" else facts
 
-    def decoder_identity(self) -> dict[str, str]:
-        """As ``identity``, of a text decoder; ``decoder_revision`` is the fingerprint of the weights."""
-        config = self.decoder_layout().config
-        return {"decoder": self.name, "decoder_revision": self.fingerprint, **self._common(config)}
+    @property
+    def tokenizer_revision(self) -> str:
+        """The sha256 of the tokenizer's file; with other languages than usual, of it and their names in their order."""
+        digest = file_sha256(self.tokenizer)
+        if self.languages == FLORES_200:
+            return digest
+        return hashlib.sha256("\n".join([digest, *self.languages]).encode()).hexdigest()
 
     @property
     def space(self) -> str:
         """The name of the embedding space; see ``name_of_space``."""
         try:
-            return self._space(self.layout().config)
+            return self._space(self.layout("encoder").config)
         except CheckpointError:
-            return self._space(self.decoder_layout().config)
-
-    def _common(self, config: TextEncoderConfig | TextDecoderConfig) -> dict[str, str]:
-        return {
-            "tokenizer_revision": file_sha256(self.tokenizer),
-            "dim": str(config.model_dim),
-            "max_seq_len": str(config.max_tokens),
-            "trained": "true" if is_trained(self.hints) else "false",
-            "space": self._space(config),
-        }
+            return self._space(self.layout("decoder").config)
 
     def _space(self, config: TextEncoderConfig | TextDecoderConfig) -> str:
         return name_of_space(config, self.hints, self.tokenizer)

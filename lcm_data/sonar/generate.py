@@ -103,6 +103,7 @@ def stream(
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """As ``generate``, each sentence with its row as soon as it is done."""
     how = how or Generation()
+    how.check_fits(decoder.config.vocab_size, decoder.config.max_tokens)
     if keys is not None and len(keys) != len(emb_ND):
         raise UsageError(f"{len(keys)} keys for {len(emb_ND)} vectors; give one each.")
     keys = range(len(emb_ND)) if keys is None else keys

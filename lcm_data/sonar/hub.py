@@ -6,8 +6,11 @@ into place by hand instead; messages say where.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,14 +140,39 @@ def nllb_tokenizer(*, beside: Path) -> Path:
 
 def cached_nllb_tokenizer() -> Path | None:
     """As ``nllb_tokenizer``, but None if it would have to be downloaded. Every published model brings a copy."""
-    places = (models_dir() / name / NLLB_TOKENIZER.file_name for name in ("nllb-tokenizer", *MODELS))
+    return _cached_tokenizer(NLLB_TOKENIZER)
+
+
+def _cached_tokenizer(remote: RemoteFile) -> Path | None:
+    """A tokenizer of the cache, in the folder of whichever model has it."""
+    folders = [name for name, model in MODELS.items() if model.tokenizer == remote]
+    if remote == NLLB_TOKENIZER:
+        folders.append("nllb-tokenizer")
+    places = (models_dir() / folder / remote.file_name for folder in folders)
     return next((path for path in places if path.is_file()), None)
+
+
+def _share_tokenizer(remote: RemoteFile, target: Path) -> None:
+    """Put the tokenizer of another model into place, if it is the same and known to be whole."""
+    if target.is_file() or (known := _cached_tokenizer(remote)) is None:
+        return
+    with contextlib.suppress(CheckpointError, OSError):  # then it is downloaded
+        fetch(remote.url, known, sha256=remote.sha256, check=_is_tokenizer)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(known, target)
+        except OSError:  # a file system without links
+            part = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+            shutil.copyfile(known, part)
+            os.replace(part, target)
 
 
 def _published(name: str, folder: Path, progress: Progress | None, force: bool) -> Path:
     """Tokenizer and weights of a published model; an error names every file that is still to be had."""
     model = MODELS[name]
     weights = folder / model.weights.file_name
+    if not force:
+        _share_tokenizer(model.tokenizer, folder / model.tokenizer.file_name)
     for remote, check in ((model.tokenizer, _is_tokenizer), (model.weights, weight_files)):
         target = folder / remote.file_name
         if target == weights and progress is None and not weights.is_file():  # a word before minutes of silence

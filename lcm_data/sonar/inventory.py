@@ -34,7 +34,7 @@ def other_models() -> list[dict[str, Any]]:
         return []
     found = []
     for folder in sorted(path for path in hub.models_dir().iterdir() if path.is_dir() and path.name not in hub.MODELS):
-        note = _note(folder / "complete.json")
+        note = _note(folder / "complete.json") or _note(folder / "sentence-transformers.json")
         noted = note.get("weights")
         weights = Path(noted) if isinstance(noted, str) else None
         if weights is None or not weights.is_file():

@@ -26,6 +26,17 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 _EXTRAS = ("config.json", "sentencepiece.bpe.model")
 
 
+def endpoint() -> str:
+    """The address of the Hub."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def is_offline() -> bool:
+    """Whether the Hub is not to be asked, or does not answer: the package would try for half a minute."""
+    asked_to_be = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return asked_to_be or not reachable(endpoint())
+
+
 @dataclass(frozen=True)
 class Repository:
     """A repository at a revision, and the folder of the cache that knows it.
@@ -111,10 +122,8 @@ class _Source:
         self._repository = repository
         self._progress = progress  # the package shows its own
         self._force = force
-        self._endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-        asked_to_be = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        # The package would try for half a minute.
-        self.offline = asked_to_be or not reachable(self._endpoint)
+        self._endpoint = endpoint()
+        self.offline = is_offline()
 
     def __call__(self, file_name: str) -> Path:
         """One file.

@@ -65,9 +65,22 @@ class Generation:
         """Hypotheses per sentence."""
         return self.beam_size if self.mode == "beam" else 1
 
+    def check_fits(self, vocab_size: int, most: int) -> None:
+        """Refuse what a network cannot follow that knows ``vocab_size`` tokens and takes sequences of ``most``.
+
+        Raises:
+            UsageError: more hypotheses than it has candidates for, or longer sequences.
+        """
+        if 2 * self.width > vocab_size:
+            raise UsageError(f"beam_size {self.beam_size} is too large for {vocab_size} tokens; at most half.")
+        if self.max_tokens is not None and self.max_tokens > most:
+            raise UsageError(
+                f"max_tokens {self.max_tokens} is more than the decoder's maximum of {most}. Leave it out to get that."
+            )
+
     def limit(self, most: int) -> int:
-        """Longest sequence for a network that takes ``most`` tokens."""
-        return most if self.max_tokens is None else min(self.max_tokens, most)
+        """Longest sequence for a network that takes ``most`` tokens (``check_fits``)."""
+        return most if self.max_tokens is None else self.max_tokens
 
 
 @dataclass(frozen=True)

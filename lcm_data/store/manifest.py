@@ -13,7 +13,7 @@ from lcm_data.errors import InputError, VerificationError
 from lcm_data.schema import SCHEMA_VERSION
 from lcm_data.store.commits import Commit, digest, read_commits
 from lcm_data.store.files import Files
-from lcm_data.store.plan import Plan, load_plan
+from lcm_data.store.plan import Plan, load_plan, refuse_newer
 from lcm_data.store.shard import ShardInfo, parse_shard_path
 
 MANIFEST_PATH = "_lcm/manifest.json"
@@ -81,10 +81,11 @@ def load_manifest(files: Files, allow_partial: bool = False) -> Manifest:
     Raises:
         InputError: there is no such stage, or it is unfinished.
         VerificationError: the file is damaged.
+        PlanMismatchError: the stage was written by a newer version of lcm-data.
     """
     try:
         fields: dict[str, Any] = orjson.loads(files.read(MANIFEST_PATH))
-        fields.pop("schema")
+        refuse_newer(fields.pop("schema"), files.root)
         fields["shards"] = tuple(ShardInfo(**shard) for shard in fields["shards"])
         return Manifest(**fields)
     except FileNotFoundError:

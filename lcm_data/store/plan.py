@@ -36,7 +36,8 @@ class Unit:
 class Plan:
     """Units of a stage with everything that determines their output.
 
-    ``config`` holds only settings that change the result; ``inputs`` maps each input to a fingerprint.
+    ``config`` holds only settings that change the result; ``inputs`` maps each input to a fingerprint. ``schema`` is
+    the layout version of the output.
     """
 
     stage: str
@@ -44,12 +45,13 @@ class Plan:
     inputs: dict[str, str]
     units: tuple[Unit, ...]
     notes: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA_VERSION
 
     @property
     def hash(self) -> str:
         """SHA-256 of what determines the output: config, inputs and the layout version."""
         canonical = orjson.dumps(
-            {"stage": self.stage, "schema": SCHEMA_VERSION, "config": self.config, "inputs": self.inputs},
+            {"stage": self.stage, "schema": self.schema, "config": self.config, "inputs": self.inputs},
             option=orjson.OPT_SORT_KEYS,
         )
         return hashlib.sha256(canonical).hexdigest()
@@ -62,15 +64,17 @@ class Plan:
 
 def save_plan(files: Files, plan: Plan) -> None:
     """Write the plan; it must exist before any unit runs."""
-    content = {"schema": SCHEMA_VERSION, "hash": plan.hash, **asdict(plan)}
+    content = {"hash": plan.hash, **asdict(plan)}
     files.write(PLAN_PATH, orjson.dumps({**content, "checksum": _checksum(content)}))
 
 
 def load_plan(files: Files) -> Plan | None:
     """The plan of an existing stage, None if the stage has not begun.
 
+    It may be of an older layout: to look at the stage and read it, not to go on with it (``check_same``).
+
     Raises:
-        PlanMismatchError: the stage was written by another layout version.
+        PlanMismatchError: the stage was written by a newer version of lcm-data.
         VerificationError: the file is damaged.
     """
     where = f"{files.root}/{PLAN_PATH}"
@@ -83,15 +87,24 @@ def load_plan(files: Files) -> Plan | None:
         raise VerificationError(
             f"{where} is damaged ({error}). Restore it, or use --overwrite to start anew."
         ) from error
-    if version != SCHEMA_VERSION:
-        raise PlanMismatchError(
-            f"{files.root} has layout version {version}, this version of lcm-data writes {SCHEMA_VERSION}. "
-            "Use a new folder, or --overwrite to start anew."
-        )
+    refuse_newer(version, files.root)
     if checksum != _checksum(data):
         raise VerificationError(f"{where} was edited or damaged. Restore it, or use --overwrite to start anew.")
     units = tuple(Unit(**unit) for unit in data["units"])
-    return Plan(data["stage"], data["config"], data["inputs"], units, data["notes"])
+    return Plan(data["stage"], data["config"], data["inputs"], units, data["notes"], version)
+
+
+def refuse_newer(version: Any, where: str) -> None:
+    """Refuse a layout that this version of lcm-data does not know.
+
+    Raises:
+        PlanMismatchError: it is newer, or no layout version.
+    """
+    if version not in range(1, SCHEMA_VERSION + 1):
+        raise PlanMismatchError(
+            f"{where} has layout version {version!r}, this version of lcm-data reads 1 to {SCHEMA_VERSION}. Use the "
+            "lcm-data that wrote it, or a newer one."
+        )
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
@@ -99,11 +112,17 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def check_same(plan: Plan, config: Mapping[str, Any], inputs: Mapping[str, str], where: str) -> None:
-    """Refuse to continue ``plan`` with another config or other inputs.
+    """Refuse to continue ``plan`` with another config or other inputs, or in another layout.
 
     Raises:
         PlanMismatchError: with one line per difference.
     """
+    if plan.schema != SCHEMA_VERSION:
+        raise PlanMismatchError(
+            f"{where} has layout version {plan.schema}, this version of lcm-data writes {SCHEMA_VERSION}, and a stage "
+            "has one layout. What it holds can be read as it is. Add --overwrite to make this stage anew, write to a "
+            "new folder, or finish it with the lcm-data that began it."
+        )
     lines = [f"  config {line}" for line in _diff(_flatten(plan.config), _flatten(config))]
     lines += [f"  input  {line}" for line in _diff(plan.inputs, inputs)]
     if lines:

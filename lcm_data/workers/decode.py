@@ -15,18 +15,23 @@ import pyarrow as pa
 
 from lcm_data import schema
 from lcm_data.decode import Decoded, Decoder, DecoderOptions, load_decoder
-from lcm_data.errors import LcmDataError
 from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
 from lcm_data.store.shard import parse_shard_path, read_shard, shard_path
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, each_or_error, shaped
+from lcm_data.workers.output import (
+    CRASHED,
+    UnitOutput,
+    check_identity,
+    commit_output,
+    each_or_error,
+    refuse_to_blame_all,
+    shaped,
+)
 
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
 
-_COLUMNS = (*schema.ID_COLUMNS, "n_tokens", "emb")
-_TOO_MANY_TO_BLAME = 8
-"""If all of so many vectors fail, it is the decoder: the unit fails and can be done again, no row is rejected."""
+COLUMNS = (*schema.ID_COLUMNS, "n_tokens", "emb")
 
 
 @dataclass
@@ -60,14 +65,15 @@ class DecodeWorker:
     def setup(self) -> None:
         self._decoder = load_decoder(self.decoder)
         found = decoder_metadata(self._decoder.provenance)
-        check_identity("decoder", self.metadata, found, ("decoder_revision", "decoder_tokenizer_revision"))
+        keys = ("decoder_revision", "decoder_tokenizer_revision", "decoder_num_heads")
+        check_identity("decoder", self.metadata, found, keys)
         # A language the model does not know is found here, before anything is written.
         self._decoder.decode(np.zeros((0, self._decoder.dim), np.float32), self.lang)
 
     def read(self, task: Task) -> _Loaded:
         spec = task.unit.spec
         groups = None if "groups" not in spec else range(*spec["groups"])
-        table = read_shard(open_files(self.source), spec["shard"], _COLUMNS, groups)
+        table = read_shard(open_files(self.source), spec["shard"], COLUMNS, groups)
         first, last = task.rows or (0, table.num_rows)
         keep = np.zeros(table.num_rows, np.bool_)
         keep[first:last] = True
@@ -94,16 +100,14 @@ class DecodeWorker:
 
         def decode(some: list[int]) -> Decoded:
             rows = loaded.first_M[some]
-            return decoder.decode(vectors[rows].astype(np.float32), self.lang, sids[rows])
+            said = decoder.decode(vectors[rows].astype(np.float32), self.lang, sids[rows])
+            _check_texts(said)
+            return said
 
         # Sentences of like length end together, so that none waits for the longest of all in its batch.
         lengths_M = table["n_tokens"].to_numpy()[loaded.first_M]
         parts, errors = each_or_error(decode, np.argsort(lengths_M, kind="stable").tolist())
-        if len(errors) == len(loaded.first_M) >= _TOO_MANY_TO_BLAME:
-            cause = errors[0][1]
-            raise LcmDataError(
-                f"the decoder fails on all {len(errors)} vectors of the unit: {type(cause).__name__}: {cause}"
-            ) from cause
+        refuse_to_blame_all("decoder", "vectors", len(loaded.first_M), errors)
         said = _in_order(parts, len(loaded.first_M))
         failed = {
             int(index): ("invalid_score", "the score of the sentence is not finite")
@@ -171,6 +175,14 @@ def _distinct(vectors_ND: np.ndarray[Any, Any]) -> tuple[Int64, Int64]:
     bytes_N = np.ascontiguousarray(vectors_ND).view(np.dtype((np.void, vectors_ND.shape[1] * vectors_ND.itemsize)))
     _, first_M, inverse_N = np.unique(bytes_N[:, 0], return_index=True, return_inverse=True)
     return first_M, inverse_N
+
+
+def _check_texts(said: Decoded) -> None:
+    """Refuse what cannot be stored as a text: None, bytes, half a character. It is an error of that row."""
+    for text in said.texts:
+        if not isinstance(text, str):
+            raise TypeError(f"the decoder gave {text!r} instead of a text")
+        text.encode()
 
 
 def _in_order(parts: list[tuple[list[int], Decoded]], num: int) -> Decoded:

@@ -6,6 +6,7 @@ become rejects.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +16,27 @@ import pyarrow as pa
 from lcm_data import schema
 from lcm_data.encode import EncoderOptions, load_encoder
 from lcm_data.encode.base import Encoder, Prepared
-from lcm_data.errors import LcmDataError, UnknownNameError
+from lcm_data.end_of_text import Concept
+from lcm_data.errors import UnknownNameError
 from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
 from lcm_data.store.shard import parse_shard_path, read_shard
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, each_or_error, shaped
+from lcm_data.workers.output import (
+    CRASHED,
+    UnitOutput,
+    check_identity,
+    commit_output,
+    each_or_error,
+    refuse_to_blame_all,
+    shaped,
+)
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
+logger = logging.getLogger(__name__)
+
 _COLUMNS = (*schema.ID_COLUMNS, "text")
-_TOO_MANY_TO_BLAME = 8
-"""If all of so many sentences fail, it is the encoder: the unit fails and can be done again, no row is rejected."""
 
 
 @dataclass
@@ -70,7 +80,10 @@ class EncodeWorker:
     store_dtype: schema.StoreDtype = "float16"
     with_text: bool = True
     metadata: dict[str, str] = field(default_factory=dict)
+    corpus: str | None = None
+    """Folder that gets the embedding of the end of a text; none if it is not wanted."""
     _encoder: Encoder | None = field(default=None, init=False, repr=False)
+    _end_of_text: Concept | None = field(default=None, init=False, repr=False)
 
     @property
     def files(self) -> Files:
@@ -78,7 +91,13 @@ class EncodeWorker:
 
     def setup(self) -> None:
         self._encoder = load_encoder(self.encoder)
-        check_identity("encoder", self.metadata, self._encoder.provenance, ("encoder_revision", "tokenizer_revision"))
+        keys = ("encoder_revision", "tokenizer_revision", "num_heads")
+        check_identity("encoder", self.metadata, self._encoder.provenance, keys)
+        if self.corpus is not None:
+            try:
+                self._end_of_text = Concept.encode(self._encoder)
+            except Exception as error:  # an encoder need not know English; training then says what is missing
+                logger.warning("the encoder has no embedding of the end of a text: %s", error)
 
     def read(self, task: Task) -> _Loaded:
         assert self._encoder is not None
@@ -123,11 +142,7 @@ class EncodeWorker:
             )
             for some, values in done:
                 emb[[rows[i] for i in some]] = shaped(values, (len(some), encoder.dim), "vectors")
-            if len(errors) == len(rows) >= _TOO_MANY_TO_BLAME:
-                cause = errors[0][1]
-                raise LcmDataError(
-                    f"the encoder fails on all {len(rows)} sentences of the unit: {type(cause).__name__}: {cause}"
-                ) from cause
+            refuse_to_blame_all("encoder", "sentences", len(rows), errors)
             failed |= {rows[i]: ("encoder_error", f"{type(error).__name__}: {error}") for i, error in errors}
         norms = _norms(emb)
         for index in np.flatnonzero(~self._storable(emb, norms)):
@@ -179,6 +194,9 @@ class EncodeWorker:
         return output
 
     def write(self, output: UnitOutput) -> Commit:
+        if self.corpus is not None and self._end_of_text is not None:
+            self._end_of_text.publish(self.files, open_files(self.corpus))
+            self._end_of_text = None
         return commit_output(self.files, output, self.plan_hash, self._shard_metadata)
 
     def _shard_metadata(self, path: str) -> dict[str, str]:

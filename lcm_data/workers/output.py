@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from lcm_data.errors import PlanMismatchError, UsageError
+from lcm_data.errors import LcmDataError, PlanMismatchError, UsageError
 from lcm_data.machine import peak_memory
 from lcm_data.store.commits import Commit, RejectRow, publish_unit
 from lcm_data.store.files import Files
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 CRASHED = "crashed_worker"
 """Reason of a row that ended the worker process each time it was touched."""
+
+_TOO_MANY_TO_BLAME = 8
 
 
 @dataclass
@@ -104,6 +106,21 @@ def each_or_error(
     if errors and done:
         function(done[0][0][:1])
     return done, errors
+
+
+def refuse_to_blame_all(who: str, what: str, num: int, errors: Sequence[tuple[int, Exception]]) -> None:
+    """If all of many rows fail, it is the backend: the unit fails and can be done again, no row is rejected.
+
+    ``who`` and ``what`` are for the message: "encoder", "sentences".
+
+    Raises:
+        LcmDataError: ``errors`` of ``each_or_error`` are of all ``num`` rows, and these are not few.
+    """
+    if len(errors) == num >= _TOO_MANY_TO_BLAME:
+        cause = errors[0][1]
+        raise LcmDataError(
+            f"the {who} fails on all {num} {what} of the unit: {type(cause).__name__}: {cause}"
+        ) from cause
 
 
 def _halve(

@@ -48,6 +48,9 @@ def test_the_verbs() -> None:
         "inspect",
         "evaluate-space",
         "models",
+        "train",
+        "generate",
+        "evaluate",
     }
 
 

@@ -107,6 +107,24 @@ def test_options_out_of_range(bad: dict[str, int]) -> None:
         DecoderOptions(model="x", **bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"beam_size": 100_000}, r"beam_size 100000 is too large for \d+ tokens; at most half"),
+        ({"max_tokens": 31}, r"max_tokens 31 is more than the decoder's maximum of 30\. Leave it out"),
+    ],
+)
+def test_what_the_network_cannot_do_is_refused_before_it_is_loaded(
+    tiny: Path, bad: dict[str, int], message: str
+) -> None:
+    options = DecoderOptions(model=str(tiny), device="cpu", **bad)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=message):
+        describe_decoder(options)
+    with pytest.raises(UsageError, match=message):
+        load_decoder(options)
+    assert describe_decoder(DecoderOptions(model=str(tiny), max_tokens=30))["max_tokens"] == "30"
+
+
 def test_unknown_names() -> None:
     with pytest.raises(UnknownNameError, match=r"decoder backend 'nativ'\. Did you mean 'native'"):
         load_decoder(DecoderOptions(model="x", backend="nativ"))

@@ -28,6 +28,7 @@ def content(path, compression):
         gzip.compress(b"a" * 100) + gzip.compress(b"") + gzip.compress(b"b"),
         gzip.compress(b"a" * 100) + gzip.compress(b"b") + b"\0" * 512,
     ],
+    ids=["zstd-frames", "skippable-frames", "gzip-members", "gzip-padded"],  # gzip holds the time, ids must not
 )
 def test_members_and_frames(tmp_path, data):
     path = tmp_path / "a"

@@ -286,6 +286,42 @@ def test_a_repository_that_is_not_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_p
         load_encoder(EncoderOptions(model="owner/repo", backend="sentence-transformers"))
 
 
+def in_hub_cache(cache: Path, commit: str, seed: int) -> None:
+    """What huggingface_hub has of owner/repo after it fetched ``main`` at ``commit``."""
+    repo = cache / "models--owner--repo"
+    write_sentence_folder(repo / "snapshots" / commit, seed=seed)
+    (repo / "refs").mkdir(exist_ok=True)
+    (repo / "refs" / "main").write_text(commit)
+
+
+def test_a_branch_that_moves_does_not_change_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub.constants as constants
+
+    from lcm_data.sonar import hub, inventory
+
+    cache, first, second = tmp_path / "hub", "a" * 40, "b" * 40
+    (cache / "models--owner--repo" / "snapshots").mkdir(parents=True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("LCM_DATA_CACHE", str(tmp_path / "own"))
+
+    def revision(model: str = "owner/repo") -> str:
+        return describe_encoder(EncoderOptions(model=model, backend="sentence-transformers"))["encoder_revision"]
+
+    in_hub_cache(cache, first, seed=0)
+    found = revision()
+    in_hub_cache(cache, second, seed=1)
+    assert revision() == revision("hf:owner/repo@main") == found
+    (other,) = inventory.other_models()
+    assert (other["name"], other["cached"]) == ("hf:owner/repo@main", "yes")
+    shutil.move(cache / "models--owner--repo" / "snapshots" / first, tmp_path / "away")
+    # The same commit or none.
+    with pytest.raises(CheckpointError, match=f"owner/repo: no such folder.*revision {first}"):
+        revision()
+    (hub.models_dir() / "owner--repo@main" / "sentence-transformers.json").unlink()
+    assert revision() != found
+
+
 def test_threads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)

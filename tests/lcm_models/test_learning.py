@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from benchmark import benchmark
 from torch import Tensor
 from toylcm import DENOISING, GENERATIVE, QUANTIZED, documents, quick, toy_model
 
@@ -12,24 +13,7 @@ from lcm_models import LCMS
 from lcm_models.model import Batch, ConceptModel
 from lcm_models.quant_lcm import QuantLCM
 
-
-def train(model: ConceptModel, batch: Batch, num_steps: int, peak: float = 1e-2) -> list[float]:
-    """Losses of training with warm-up and linear decay on the same batch."""
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    torch.manual_seed(0)
-    model.train()
-    losses = []
-    for step in range(num_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = peak * min(1, (step + 1) / 20) * (1 - step / num_steps)
-        loss = model(batch).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 25.0)
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    model.eval()
-    return losses
+mixture = benchmark("toy_mixture")
 
 
 def repeated(batch: Batch, times: int) -> Batch:
@@ -54,7 +38,7 @@ def test_two_documents_are_learned_by_heart(variant: str) -> None:
         common = batch.x_BSD.mean(dim=0, keepdim=True).expand(2, -1, -1)
         tables = torch.stack([common.flatten(0, 1), (batch.x_BSD - common).flatten(0, 1)])
         batch = with_fitted_codes(model, batch, tables)
-    losses = train(model, repeated(batch, 8), 80)
+    losses = mixture.train(model, repeated(batch, 8), 80)
     assert sum(losses[-10:]) / 10 < losses[0] / (1000 if variant == "base" else 6)
 
     exact = {"temperature": 0.0, "guidance": 1.0} if variant in QUANTIZED else {}
@@ -67,39 +51,16 @@ def test_two_documents_are_learned_by_heart(variant: str) -> None:
         assert nearest.tolist() == [place, 5 + place]
 
 
-def ends(variant: str) -> tuple[Tensor, float]:
-    """A concept that two others follow, equally often: what a model makes of it.
-
-    Returns:
-        The distances of 60 continuations to the two others [60, 2] and their mean distance to the middle of the two,
-        in units of half the way between them.
-    """
-    sizes = {"num_levels": 1, "num_units": 3} if variant in QUANTIZED else {}
-    model = toy_model(variant, shake=0.0, **sizes)
-    first, *others = documents(1, 1, 1, seed=4)
-    batch = Batch.of([torch.cat([first, others[number % 2]]) for number in range(24)])
-    if variant in QUANTIZED:
-        batch = with_fitted_codes(model, batch, torch.cat([first, *others])[None])
-    train(model, batch, 100)
-    settings = {"initial_noise": 1.0, "steps": 20} if variant in DENOISING else {}
-    unguided = {} if variant == "base" else {"guidance": 1.0}
-    found = model.next_concepts(model.start([first] * 60), quick(model, **settings, **unguided))
-    others_2D = torch.cat(others)
-    half_way = (others_2D[0] - others_2D[1]).norm() / 2
-    to_middle = (found - others_2D.mean(dim=0)).norm(dim=-1).mean() / half_way
-    return torch.cdist(found, others_2D) / half_way, float(to_middle)
-
-
 def test_regression_collapses_to_the_mean() -> None:
-    distance, to_middle = ends("base")
-    assert to_middle < 0.1
-    assert distance.min() > 0.9
+    result = mixture.continuations("base", 5)
+    assert result.to_middle.mean() < 0.1
+    assert result.to_ends.min() > 0.9
 
 
 @pytest.mark.parametrize("variant", GENERATIVE)
 def test_the_others_hit_both_ends(variant: str) -> None:
-    distance, to_middle = ends(variant)
-    assert to_middle > 0.8
-    assert distance.min(dim=-1).values.median() < 0.3
-    share = (distance.argmin(dim=-1) == 0).float().mean()
+    result = mixture.continuations(variant, 60)
+    assert result.to_middle.mean() > 0.8
+    assert result.to_ends.min(dim=-1).values.median() < 0.3
+    share = (result.to_ends.argmin(dim=-1) == 0).float().mean()
     assert 0.2 < share < 0.8

@@ -37,7 +37,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def emb(folder: Path) -> np.ndarray:
-    dim = find_model(folder, "decoder").decoder_layout().config.model_dim
+    dim = find_model(folder, "decoder").layout("decoder").config.model_dim
     rng = np.random.default_rng(3)
     return (rng.normal(0, 1, (48, dim)) * rng.choice([0.01, 0.05, 0.5], (48, 1))).astype(np.float32)
 
@@ -106,7 +106,7 @@ def test_a_card_of_sonar_space_itself(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     golden = Path(__file__).parent / "golden"
-    sizes = find_model(golden, "decoder").decoder_layout().config
+    sizes = find_model(golden, "decoder").layout("decoder").config
     state = load_text_decoder(golden, device="cpu").decoder.full_state()
     save_file({name: tensor.clone() for name, tensor in state.items()}, tmp_path / "full.safetensors")
     card = f"""name: my_sonar_decoder

@@ -252,7 +252,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "model": ({"lang": "spa_Latn"}, "unknown language 'spa_Latn'.*Known: deu_Latn, eng_Latn, fra_Latn"),
     "corpus": ({"embeddings": "nowhere"}, "nowhere/embeddings holds no finished stage"),
     "mode": ({"mode": "guess"}, "Known: beam, greedy, sample"),
-    "top_p": ({"top_p": 0.5}, "top_p only has a meaning with mode='sample'"),
+    "top_p": ({"top_p": 0.5}, "top_p only has a meaning with mode sample, and mode is beam"),
+    "seed": ({"seed": 3}, "seed only has a meaning with mode sample, and mode is beam"),
+    "beam_size": (
+        {"mode": "greedy", "beam_size": 3},
+        "beam_size only has a meaning with mode beam, and mode is greedy",
+    ),
     "backend": ({"backend": "nativ"}, "Did you mean 'native'"),
 }
 
@@ -270,6 +275,13 @@ def test_wrong_settings_leave_nothing_behind(tmp_path: Path, small: Path, name: 
     with pytest.raises(ValueError, match=message):
         decode.run(DecodeConfig(corpus=str(tmp_path / "out"), executor="local", **given))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] in ([], ["lock.json"])
+
+
+def test_what_the_network_cannot_do_leaves_nothing_behind(tmp_path: Path, finished: Path, model: Path) -> None:
+    for settings, message in (({"beam_size": 100_000}, "is too large for"), ({"max_tokens": 17}, "maximum of 16")):
+        with pytest.raises(UsageError, match=message):
+            run(finished, tmp_path / "out", model, **settings)
+    assert not (tmp_path / "out").exists()
 
 
 def another(folder: Path, texts: list[str], **sizes: Any) -> Path:
@@ -297,6 +309,15 @@ def test_a_corpus_is_never_decoded_into_itself(tmp_path: Path, small: Path) -> N
         with pytest.raises(UsageError, match="would take the place of those of"):
             odd(small, place, overwrite=True)
     check_whole(small, ["segments", "embeddings"])
+
+
+def test_one_corpus_never_lies_in_the_other(tmp_path: Path, small: Path) -> None:
+    (tmp_path / "link").symlink_to(small)
+    for place in (small / "embeddings", small.parent, tmp_path / "link" / "french"):
+        with pytest.raises(UsageError, match=r"lies inside the other\. Give a folder"):
+            odd(small, place, overwrite=True)
+    check_whole(small, ["segments", "embeddings"])
+    odd(small, small.parent / f"{small.name}-in-french", from_langs=["de"])  # a common beginning is no folder
 
 
 def test_sentences_of_documents_are_never_replaced(tmp_path: Path, small: Path) -> None:

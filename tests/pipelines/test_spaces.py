@@ -159,19 +159,53 @@ def test_a_codebook_written_before_spaces_were_recorded(made: Path, tmp_path: Pa
 
 
 def test_a_normaliser_of_another_space_or_width(own: Path, made: Path) -> None:
-    from lcm_models.loader import ConceptDocuments
+    from lcm_models import ConceptLoader, DataConfig, SourceConfig
 
-    normalizer = Normalizer.load(made / "normalizer.safetensors")
-    assert len(list(ConceptDocuments(open_corpus(own), normalizer=normalizer))) > 0
+    def normalizer_for(corpus: Path, file: Path) -> Normalizer:
+        config = DataConfig(sources=(SourceConfig(path=str(corpus)),), batch_rows=1, end_of_text=None)
+        return ConceptLoader(config).normalizer(str(file))
+
+    file = made / "normalizer.safetensors"
+    normalizer = Normalizer.load(file)
+    assert normalizer_for(own, file).fingerprint == normalizer.fingerprint
     run_encode(own, model="two", overwrite=True)
-    with pytest.raises(SpaceError, match=rf"the normaliser is of {ONE}, the corpus is of {TWO}.*lcm-data normalize"):
-        ConceptDocuments(open_corpus(own), normalizer=normalizer)
-    with pytest.raises(UsageError, match="the normaliser is for 3 dimensions, the corpus has 16"):
-        ConceptDocuments(open_corpus(own), normalizer=Normalizer.fit(np.random.default_rng(0).normal(size=(9, 3))))
-    unknown = replace(normalizer, info=replace(normalizer.info, space=""))
-    ConceptDocuments(open_corpus(own), normalizer=unknown)
+    with pytest.raises(SpaceError, match=rf"the normaliser .* is of {ONE}, .* is of {TWO}.*lcm-data normalize"):
+        normalizer_for(own, file)
+    Normalizer.fit(np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)).save(own / "narrow")
+    with pytest.raises(UsageError, match=r"is for 3 dimensions, .* has 16"):
+        normalizer_for(own, own / "narrow")
+    replace(normalizer, info=replace(normalizer.info, space="")).save(own / "unknown")
+    normalizer_for(own, own / "unknown")
     with pytest.raises(PlanMismatchError, match="fitted with other settings or on other embeddings"):
         normalize.run(NormalizeConfig(corpus=str(own)))
+
+
+def test_a_normaliser_of_other_weights_of_the_same_space(own: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from lcm_models import ConceptLoader, DataConfig, SourceConfig
+
+    def loader() -> ConceptLoader:
+        return ConceptLoader(DataConfig(sources=(SourceConfig(path=str(own)),), batch_rows=1, end_of_text=None))
+
+    file = own / "normalizer.safetensors"
+    for model in ("one@named", "two@named"):
+        file.unlink(missing_ok=True)
+        run_encode(own, model=model, overwrite=True)
+        if model == "one@named":
+            normalize.run(NormalizeConfig(corpus=str(own)))
+            older = file.read_bytes()
+            assert loader().normalizer().info.encoder_revision
+            assert "fitted on" not in cli("status", own).out
+    file.write_bytes(older)
+    with pytest.raises(UsageError, match=r"fitted on vectors of other weights .*lcm-data normalize .* --overwrite"):
+        loader().normalizer()
+    assert loader().normalizer(str(file)).dim == 16  # named: a choice
+    assert "of other weights than those of" in caplog.text
+    assert "normalizer.safetensors: it was fitted on vectors of other weights" in cli("status", own).out
+    (problem,) = cli("verify", own, "--json", code=5).json["beside"]
+    assert problem["path"] == "normalizer.safetensors"
+    normalize.run(NormalizeConfig(corpus=str(own), overwrite=True))
+    assert cli("status", own, "--json").json["beside"] == {}
+    loader().normalizer()
 
 
 @pytest.fixture

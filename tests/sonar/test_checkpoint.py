@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lcm_data.encode import EncoderOptions, describe_encoder
 from lcm_data.errors import CheckpointError, UnknownNameError, UsageError
+from lcm_data.languages import FLORES_200
 from lcm_data.sonar.checkpoint import load_text_encoder
 from lcm_data.sonar.config import TextEncoderConfig
 from lcm_data.sonar.files import find_model, name_of_space
@@ -392,3 +395,22 @@ def test_describing_a_safetensors_model_needs_no_torch(tiny: Path) -> None:
         f"describe_encoder(EncoderOptions(model={str(tiny)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_what_config_json_decides_is_in_the_identity(tiny: Path, tmp_path: Path) -> None:
+    """The weights are the same, the vectors are not."""
+    folder = Path(shutil.copytree(tiny, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+
+    def identity(**changes: Any) -> dict[str, str]:
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+        return find_model(folder).identity()
+
+    before = identity()
+    assert before["num_heads"] == str(config["num_heads"])
+    assert identity(num_heads=config["num_heads"] // 2) == {**before, "num_heads": str(config["num_heads"] // 2)}
+    turned = identity(languages=list(find_model(folder).languages)[::-1])
+    assert turned["tokenizer_revision"] != before["tokenizer_revision"]
+    assert {**turned, "tokenizer_revision": before["tokenizer_revision"]} == before
+    usual = identity(languages=list(FLORES_200))["tokenizer_revision"]
+    assert usual == file_sha256(find_model(folder).tokenizer)

@@ -234,5 +234,5 @@ def test_the_known_names_are_the_published_files(both: Path, own_cache: Path, mo
 
 def test_what_is_read_serves_the_reference_too(both: Path) -> None:
     files = find_model(both, "decoder")
-    state = read_decoder_state(files.weights, files.decoder_layout())
+    state = read_decoder_state(files.weights, files.layout("decoder"))
     assert state[OUTPUT].data_ptr() == state[EMBED].data_ptr()

@@ -73,7 +73,7 @@ def test_one_file_with_encoder_and_decoder(both: Path) -> None:
     assert about["kind"] == "text encoder and text decoder"
     assert about["fingerprint"] == file_sha256(path) == find_model(both).identity()["encoder_revision"]
     assert about["tokenizer_fingerprint"] == file_sha256(both / "sentencepiece.model")
-    assert about["space"] == find_model(both).space == find_model(both, "decoder").decoder_identity()["space"]
+    assert about["space"] == find_model(both).space == find_model(both, "decoder").identity("decoder")["space"]
     assert (about["languages"], about["trained"], about["licence"]) == (202, False, None)
     encoder, decoder = about["networks"]
     assert (encoder["num_layers"], encoder["model_dim"], encoder["num_heads"], encoder["max_tokens"]) == (2, 32, 4, 514)

@@ -310,12 +310,14 @@ def test_what_cannot_be_generated_is_refused(decoder: TextDecoder) -> None:
         generate(decoder, torch.zeros(2, 8), LANG)
     with pytest.raises(UsageError, match="too large for 60 tokens"):
         generate(decoder, vectors(1), LANG, Generation(beam_size=31))
+    with pytest.raises(UsageError, match=f"max_tokens 1000 is more than the decoder's maximum of {CONFIG.max_tokens}"):
+        generate(decoder, vectors(1), LANG, Generation(max_tokens=1000))
     assert generate(decoder, vectors(0), LANG) == []
 
 
 def test_the_limit_of_the_network_holds(decoder: TextDecoder) -> None:
     for mode in ("beam", "greedy", "sample"):
-        for best in generate(decoder, vectors(20), LANG, Generation(mode=mode, max_tokens=1000)):
+        for best in generate(decoder, vectors(20), LANG, Generation(mode=mode)):
             assert len(best[0].ids) <= CONFIG.max_tokens - 2
             assert best[0].ids[-1] == EOS
             assert EOS not in best[0].ids[:-1]

@@ -118,6 +118,25 @@ def test_a_name_is_downloaded_once_and_its_licence_told_once(
     assert "downloading my_model (about 3.1 GB)" in caplog.text
 
 
+def test_models_share_their_tokenizer(
+    site: tuple[Path, str], tiny: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, url = site
+    publish(tiny, root, "tok.model")
+    for name in ("first", "second", "third"):
+        monkeypatch.setitem(hub.MODELS, name, model_at(url, "model.safetensors", "tok.model"))
+    hub.model_weights("first")
+    (root / "tok.model").unlink()
+    hub.model_weights("second")
+    folder = own_cache / "models"
+    assert (folder / "second" / "tok.model").read_bytes() == (tiny / "sentencepiece.model").read_bytes()
+    for name in ("first", "second"):
+        with (folder / name / "tok.model").open("ab") as file:
+            file.write(b"edited since")
+    with pytest.raises(CheckpointError, match="does not exist"):  # not what was downloaded: nobody takes it over
+        hub.model_weights("third")
+
+
 def test_a_licence_is_told_once_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     for _ in range(2):

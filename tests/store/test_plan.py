@@ -150,14 +150,24 @@ def test_every_edit_of_a_plan_is_noticed(tmp_path: Path) -> None:
     assert load_plan(files) is not None
 
 
-def test_another_layout_version_is_refused(tmp_path: Path) -> None:
+def test_a_newer_layout_version_is_refused(tmp_path: Path) -> None:
     files = open_files(tmp_path)
     save_plan(files, Plan("codes", {}, {}, (Unit(0, 5),)))
     files.write(PLAN_PATH, json.dumps({**json.loads(files.read(PLAN_PATH)), "schema": 99}).encode())
     with pytest.raises(
-        PlanMismatchError, match=f"has layout version 99, this version of lcm-data writes {SCHEMA_VERSION}"
+        PlanMismatchError, match=f"has layout version 99, this version of lcm-data reads 1 to {SCHEMA_VERSION}"
     ):
         load_plan(files)
+
+
+def test_an_older_layout_version_is_read_and_not_continued(tmp_path: Path) -> None:
+    files, old = open_files(tmp_path), Plan("codes", {}, {}, (Unit(0, 5),), schema=1)
+    save_plan(files, old)
+    assert load_plan(files) == old
+    with pytest.raises(
+        PlanMismatchError, match=r"layout version 1, .* --overwrite .* finish it with the lcm-data that"
+    ):
+        check_same(old, {}, {}, "here")
 
 
 # --- manifests ---

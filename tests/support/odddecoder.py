@@ -54,7 +54,8 @@ class OddDecoder:
     def decode(self, emb: Any, lang: str, keys: Any = None) -> Decoded:
         if lang not in LANGUAGES:
             raise UnknownNameError("language", lang, LANGUAGES)
-        said = [self._say(vector, lang, key) for vector, key in zip(emb, keys if len(emb) else [], strict=True)]
+        keys = np.arange(len(emb)) if keys is None else keys
+        said = [self._say(vector, lang, key) for vector, key in zip(emb, keys, strict=True)]
         texts, scores = [text for text, _ in said], [score for _, score in said]
         num_tokens = np.array([len(text.split()) + 1 for text in texts], np.int32)
         return Decoded(texts, np.array(scores, np.float32), num_tokens, num_tokens > 3)

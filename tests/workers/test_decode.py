@@ -118,6 +118,46 @@ def test_what_cannot_be_decoded_is_rejected_and_takes_nothing_with_it(tmp_path: 
     assert output.stats["empty"] == 1
 
 
+@pytest.mark.parametrize("said", [None, b"bytes", "half a character \ud800"])
+def test_what_is_no_text_is_an_error_of_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Any) -> None:
+    emb = vectors(30)
+    emb[7] = vector_of(SILENT)
+    write(tmp_path, emb)
+    worker = worker_on(tmp_path)
+    say = OddDecoder._say
+    silent = vector_of(SILENT).tobytes()
+
+    def odd(self: OddDecoder, vector: Any, lang: str, key: int) -> tuple[Any, float]:
+        text, score = say(self, vector, lang, key)
+        return (said, score) if vector.astype(np.float16).tobytes() == silent else (text, score)
+
+    monkeypatch.setattr(OddDecoder, "decode", _told(odd))
+    output = do(worker, 30)
+    assert rows_of(output).num_rows == 29
+    ((reject),) = output.rejects
+    assert (reject.row, reject.reason) == (7, "decoder_error")
+    assert "instead of a text" in reject.error or "surrogates" in reject.error
+
+
+def test_a_decoder_that_says_no_texts_at_all_fails_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, vectors(10))
+    monkeypatch.setattr(OddDecoder, "decode", _told(lambda self, vector, lang, key: (None, -1.0)))
+    with pytest.raises(LcmDataError, match=r"the decoder fails on all 10 vectors of the unit: TypeError: .* gave None"):
+        do(worker_on(tmp_path), 10)
+
+
+def _told(say: Any) -> Any:
+    """A ``decode`` that says what ``say`` gives for each vector."""
+
+    def decode(self: OddDecoder, emb: Any, lang: str, keys: Any = None) -> Decoded:
+        pairs = [say(self, vector, lang, int(key)) for vector, key in zip(emb, keys if len(emb) else [], strict=True)]
+        scores = np.array([score for _, score in pairs], np.float32)
+        num_tokens = np.full(len(emb), 3, np.int32)
+        return Decoded([text for text, _ in pairs], scores, num_tokens, np.zeros(len(emb), np.bool_))
+
+    return decode
+
+
 def test_equal_vectors_are_decoded_once(tmp_path: Path) -> None:
     emb = vectors(50)[np.random.default_rng(2).integers(0, 50, 200)]
     emb[100] = emb[101] = vector_of(RAISES)

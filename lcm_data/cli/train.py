@@ -1,0 +1,128 @@
+"""The verb ``train``: a Large Concept Model from corpora, on this machine, under torchrun, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from lcm_data.cli.options import DryRunOption, JsonOption, PrintConfigOption, QuietOption, RayAddressOption, option
+
+_model = partial(option, panel="Model and data")
+_run = partial(option, panel="Running")
+
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Delete the run in the folder and start anew.", rich_help_panel="Running")
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", "--nproc", min=1, help="Processes that train together.", rich_help_panel="Running")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("train", rich_help_panel="Models", no_args_is_help=True)(train)
+
+
+def train(
+    variant: Annotated[str, typer.Argument(help="base, one-tower, two-tower, quant-d, quant-c.", show_default=False)],
+    data: Annotated[list[str] | None, _model("Corpus to train on; repeatable.", flags="--data")] = None,
+    preset: Annotated[str | None, _model("Sizes: tiny, 30m, 300m, 1.6b, 7b.", default="1.6b")] = None,
+    config: Annotated[
+        str | None, _model("TOML file of model, data, optim and train settings.", flags="--config")
+    ] = None,
+    assignments: Annotated[list[str] | None, _model("section.name=value; repeatable.", flags="--set")] = None,
+    out: Annotated[str | None, _run("Folder of the run.", default="runs/VARIANT")] = None,
+    workers: WorkersOption = 1,
+    executor: Annotated[str, _run("local (also under torchrun) or ray.")] = "local",
+    threads: Annotated[int, _run("CPU threads of a process; 0 shares the cores out.")] = 0,
+    cpus_per_worker: Annotated[float, _run("Ray: CPUs of a worker.")] = 1.0,
+    gpus_per_worker: Annotated[float, _run("Ray: GPUs of a worker.")] = 0.0,
+    max_restarts: Annotated[int, _run("Ray: go on so often from the last checkpoint after a loss.")] = 0,
+    ray_address: RayAddressOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a Large Concept Model; run it again to go on where it stopped.
+
+    Example: lcm-data train two-tower --data my-corpus --preset tiny --set train.max_steps=500
+    """
+    from lcm_data.cli import render
+
+    _need_torch()
+    from pipelines import train as pipeline
+
+    job = pipeline.TrainJob(
+        variant=variant,
+        out=out or f"runs/{variant}",
+        settings=pipeline.settings_of(config, assignments or []),
+        preset=preset,
+        corpora=tuple(data or ()),
+        launch=pipeline.make_launch(
+            executor=executor, workers=workers, threads=threads, gpus_per_worker=gpus_per_worker,
+            cpus_per_worker=cpus_per_worker, ray_address=ray_address, max_restarts=max_restarts,
+        ),
+        overwrite=overwrite,
+        quiet=quiet or json,
+    )  # fmt: skip
+    if print_config:
+        render.settings(pipeline.resolved(job.make_run()), json)
+    elif dry_run:
+        _show_estimate(asdict(pipeline.estimate(job)), json)
+    else:
+        with contextlib.redirect_stdout(sys.stderr):
+            report = pipeline.run(job)
+        if _is_first():
+            _show_report(asdict(report), json)
+
+
+def _need_torch() -> None:
+    from lcm_data.errors import MissingExtraError
+
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("train", "torch", "torch")
+
+
+def _is_first() -> bool:
+    """Whether this is the process that speaks, of those torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _show_estimate(found: dict[str, Any], json: bool) -> None:
+    from lcm_data.cli import render
+
+    if json:
+        render.as_json(found)
+        return
+    counts = ("parameters", "learning", "concepts_per_step", "steps", "steps_done", "concepts")
+    facts = {name: f"{value:,}" if name in counts else value for name, value in found.items()}
+    for name in ("bytes_per_device", "checkpoint_bytes"):
+        facts[name] = render.size(found[name])
+    facts["bytes_per_device"] += " and activations"
+    render.facts("train: dry run", facts)
+
+
+def _show_report(found: dict[str, Any], json: bool) -> None:
+    from lcm_data.cli import render
+
+    if json:
+        render.as_json(found)
+        return
+    facts = {name: value for name, value in found.items() if value is not None and (name != "bad_steps" or value)}
+    for name in ("concepts", "parameters", "step", "resumed_at"):
+        facts[name] = f"{found[name]:,}"
+    facts["seconds"] = f"{found['seconds']:.1f}"
+    facts["concepts_per_second"] = f"{found['concepts_per_second']:,.0f}"
+    for name in ("loss", "valid_loss"):
+        if name in facts:
+            facts[name] = f"{found[name]:.5g}"
+    render.facts(f"train: {found['folder']}", facts)

@@ -1,0 +1,157 @@
+"""``lcm-data train``: collects the settings of a run, refuses what does not fit before anything starts, and starts it.
+
+What the settings mean, and the training itself, are ``lcm_models``' business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lcm_data.errors import InterruptedRunError, UnknownNameError, UsageError
+from lcm_models.data import DataConfig
+from lcm_models.train.checkpoint import step_of
+from lcm_models.train.concepts import ConceptTask, make_task
+from lcm_models.train.config import OptimConfig, Settings, TrainConfig, checked, read_settings
+from lcm_models.train.distributed import Place
+from lcm_models.train.errors import DivergedError
+from lcm_models.train.launch import LAUNCHERS, Launch, folder_of, start
+from lcm_models.train.run import Run, TrainReport
+
+SECTIONS = ("model", "data", "optim", "train")
+_PARTS = ("variant", "preset", "normalizer", "codebook")
+_BATCH_CONCEPTS = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """What the command line says; ``settings`` holds the sections of the file with --set on top."""
+
+    variant: str
+    out: str
+    settings: Settings
+    preset: str | None = None
+    corpora: tuple[str, ...] = ()
+    launch: Launch = field(default_factory=Launch)
+    overwrite: bool = False
+    quiet: bool = False
+
+    def make_run(self) -> Run:
+        """The run, with everything checked that can be checked before it starts.
+
+        Raises:
+            UnknownNameError, UsageError, InputError, SpaceError, CheckpointError: something does not fit.
+        """
+        if self.launch.executor not in LAUNCHERS:
+            raise UnknownNameError("executor", self.launch.executor, LAUNCHERS)
+        if self.launch.executor == "local" and self.launch.gpus_per_worker:
+            raise UsageError("--gpus-per-worker is for --executor ray: local processes take one GPU each.")
+        optim = checked(OptimConfig, "optim", self.settings.get("optim", {}))
+        train = checked(TrainConfig, "train", self.settings.get("train", {}))
+        return Run(self._task(train), optim, train, folder_of(self.out), self.quiet, self.overwrite)
+
+    def _task(self, train: TrainConfig) -> ConceptTask:
+        model: dict[str, Any] = dict(self.settings.get("model", {}))
+        parts = {name: model.pop(name, None) for name in _PARTS}
+        if parts["variant"] not in (None, self.variant):
+            raise UsageError(f"model.variant is {parts['variant']!r}, the command says {self.variant!r}: drop one.")
+        data = dict(self.settings.get("data", {}))
+        if self.corpora:
+            if "sources" in data:
+                raise UsageError("--data and data.sources in the settings: give one of them.")
+            data["sources"] = [{"path": path} for path in self.corpora]
+        if not data.get("sources"):
+            raise UsageError("nothing to train on: give --data CORPUS, or [[data.sources]] in the settings file.")
+        if "batch_concepts" not in data and "batch_rows" not in data:
+            data["batch_concepts"] = max(_BATCH_CONCEPTS, int(data.get("max_len", 0)))
+        return make_task(
+            self.variant,
+            self.preset or parts["preset"],
+            model,
+            checked(DataConfig, "data", data),
+            normalizer=parts["normalizer"],
+            codebook=parts["codebook"],
+            validates=train.valid_every > 0,
+        )
+
+
+def resolved(run: Run) -> dict[str, Any]:
+    """All settings in force, by section."""
+    task = run.task
+    assert isinstance(task, ConceptTask)
+    given = {name: getattr(task, name) for name in ("variant", "normalizer", "codebook")}
+    return {
+        "model": {**given, **task.config.model_dump(mode="json")},
+        "data": task.data.model_dump(mode="json"),
+        "optim": run.optim.model_dump(mode="json"),
+        "train": run.train.model_dump(mode="json"),
+    }
+
+
+@dataclass(frozen=True)
+class TrainEstimate:
+    """What a run would be: sizes, and what it needs on each device besides activations."""
+
+    folder: str
+    variant: str
+    parameters: int
+    learning: int
+    processes: int
+    concepts_per_step: int
+    steps: int
+    steps_done: int
+    concepts: int
+    bytes_per_device: int
+    checkpoint_bytes: int
+
+
+def estimate(job: TrainJob) -> TrainEstimate:
+    """Sizes of a run, found without making the model."""
+    run = job.make_run()
+    task = run.task
+    assert isinstance(task, ConceptTask)
+    sizes = task.describe()
+    processes = max(job.launch.workers, Place.from_environment().size)
+    columns = sizes["batch_concepts"] * processes * run.train.accumulate
+    average = 0 if run.optim.ema is None else 4
+    # float32: weights; for those that learn also gradients, and AdamW's two averages.
+    state = 4 * sizes["parameters"] + (4 + 8 + average) * sizes["learning"]
+    shares = processes if run.train.strategy == "fsdp" else 1
+    last = run.last_checkpoint()
+    return TrainEstimate(
+        folder=run.folder,
+        variant=task.variant,
+        parameters=sizes["parameters"],
+        learning=sizes["learning"],
+        processes=processes,
+        concepts_per_step=columns,
+        steps=run.train.max_steps,
+        steps_done=0 if last is None else step_of(last),
+        concepts=columns * run.train.max_steps,
+        bytes_per_device=state // shares,
+        checkpoint_bytes=(4 + average) * sizes["parameters"] + 8 * sizes["learning"],
+    )
+
+
+def run(job: TrainJob) -> TrainReport:
+    """Train, or go on training.
+
+    Raises:
+        LcmDataError: see ``make_run`` and ``lcm_models.train.process.train_here``.
+    """
+    try:
+        return start(job.make_run(), job.launch)
+    except (InterruptedRunError, DivergedError) as error:
+        if Place.from_environment().rank:  # all of torchrun's processes found it out; the first one says it
+            raise SystemExit(error.exit_code) from error
+        raise
+
+
+def make_launch(**values: Any) -> Launch:
+    """Where to run, by the names of the command's options."""
+    return Launch(**values)
+
+
+def settings_of(config: str | None, assignments: list[str]) -> Settings:
+    """The settings of a file with assignments on top."""
+    return read_settings(config, assignments, SECTIONS)
