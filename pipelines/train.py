@@ -5,7 +5,9 @@ What the settings mean, and the training itself, are ``lcm_models``' business.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lcm_data.errors import InterruptedRunError, UnknownNameError, UsageError
@@ -21,6 +23,8 @@ from lcm_models.train.run import Run, TrainReport
 SECTIONS = ("model", "data", "optim", "train")
 _PARTS = ("variant", "preset", "normalizer", "codebook")
 _BATCH_CONCEPTS = 2048
+
+log = logging.getLogger("lcm_data.train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,10 @@ class TrainJob:
             raise UsageError("--gpus-per-worker is for --executor ray: local processes take one GPU each.")
         optim = checked(OptimConfig, "optim", self.settings.get("optim", {}))
         train = checked(TrainConfig, "train", self.settings.get("train", {}))
-        return Run(self._task(train), optim, train, folder_of(self.out), self.quiet, self.overwrite)
+        run = Run(self._task(train), optim, train, folder_of(self.out), self.quiet, self.overwrite)
+        if train.init_from and (self.overwrite or run.last_checkpoint() is None):
+            _check_beginning(train.init_from, run)
+        return run
 
     def _task(self, train: TrainConfig) -> ConceptTask:
         model: dict[str, Any] = dict(self.settings.get("model", {}))
@@ -73,6 +80,26 @@ class TrainJob:
             codebook=parts["codebook"],
             validates=train.valid_every > 0,
         )
+
+
+def _check_beginning(folder: str, run: Run) -> None:
+    """Refuse to begin with weights of other concepts or codes; what they were normalised with stays theirs."""
+    from lcm_models.generate.trained import read_trained
+
+    task = run.task
+    assert isinstance(task, ConceptTask)
+    facts = read_trained(folder)
+    corpus = task.data.sources[0].path
+    if facts.folder.resolve().is_relative_to(Path(run.folder).resolve()):
+        raise UsageError(f"train.init_from is in {run.folder}, which --overwrite empties: give another --out.")
+    facts.check_corpus(task.config.concept_dim, task.facts["provenance"], corpus)
+    if facts.notes.get("codebook", "") != task.facts["codebook"]:
+        raise UsageError(
+            f"the codes of {corpus} are of another codebook than those that {facts.folder} learned. Make them with "
+            f"its own: 'lcm-data quantize {corpus} --codebook {facts.folder}/codebook --overwrite'."
+        )
+    if facts.notes.get("normalizer", "") != task.facts["normalizer"]:
+        log.warning("the normaliser stays that of %s, not that of %s", folder, corpus)
 
 
 def resolved(run: Run) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lcm_models.config import Frozen
 
@@ -77,6 +77,11 @@ class DataConfig(Frozen):
     prefetch: int = Field(4, ge=0, description="Batches made ahead by a thread; 0: no thread.")
     pin_memory: bool = Field(False, description="Put batches into pinned memory (needs CUDA).")
 
+    @field_validator("end_of_text", mode="before")
+    @classmethod
+    def _none_is_null(cls, value: Any) -> Any:
+        return None if value == "none" else value  # the word of ``generate`` and ``evaluate``
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if (self.batch_rows is None) == (self.batch_concepts is None):
@@ -91,9 +96,13 @@ class DataConfig(Frozen):
         return self
 
     def held_out(self, split: str = "validation") -> DataConfig:
-        """The same data of another split, in one unshuffled pass: for validation."""
+        """The same data of another split, in one pass: for validation.
+
+        Shuffled, the same every time and for every ``seed``, because in the order of the files the first batches,
+        which may be all that is validated on, would be of the first languages alone.
+        """
         sources = [source.model_copy(update={"splits": (split,)}) for source in self.sources]
-        return self.model_copy(update={"sources": tuple(sources), "endless": False, "shuffle": False})
+        return self.model_copy(update={"sources": tuple(sources), "endless": False, "shuffle": True, "seed": 0})
 
     def identity(self) -> dict[str, Any]:
         """What decides the batches, apart from the rows of the sources: may not change when a run is resumed."""

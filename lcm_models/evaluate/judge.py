@@ -46,8 +46,10 @@ class Judge:
         if decoded is not None and self.encoder is not None:
             again_KD = encode_texts(self.encoder, decoded, lang)
             distance_K = np.linalg.norm(again_KD - material.truth(), axis=1)
-            scored.figures["l2_roundtrip"] = float(distance_K[np.isfinite(distance_K)].mean())
-            scored.counts["decoded"] = int(np.isfinite(distance_K).sum())
+            known_K = np.isfinite(distance_K) & np.isfinite(scored.guess_KD).all(axis=1)
+            if known_K.any():
+                scored.figures["l2_roundtrip"] = float(distance_K[known_K].mean())
+            scored.counts["decoded"] = int(known_K.sum())
         own = [material.documents[material.windows[number].document].texts for number, _ in material.places]
         if self.language_model is None or any(texts is None for texts in own):
             return

@@ -21,6 +21,7 @@ from lcm_models import LCMS
 from lcm_models.config import Frozen, make_config
 from lcm_models.data.artefacts import check_concept
 from lcm_models.data.documents import SourceFacts
+from lcm_models.diffusion.sampler import DiffusionSampling, sampling_levels
 from lcm_models.model import ConceptModel
 from lcm_models.train.config import checked
 
@@ -93,7 +94,10 @@ class TrainedFacts:
             UnknownNameError: no such setting for this variant; names the nearest.
             UsageError: a value does not fit.
         """
-        return checked(self.kind.sampling_type, f"sampling of {self.variant}", given)
+        settings = checked(self.kind.sampling_type, f"sampling of {self.variant}", given)
+        if isinstance(settings, DiffusionSampling):  # said here, not document by document
+            sampling_levels(self.notes["config"]["diffusion"]["schedule"]["num_levels"], settings.steps)
+        return settings
 
     def end_of_text(self, setting: str, corpus: str, provenance: Mapping[str, Any]) -> tuple[str, Concept] | None:
         """The concept that ends a document, and its file.
@@ -111,9 +115,11 @@ class TrainedFacts:
             learned = self.notes.get("data", {}).get("end_of_text", "auto")
             if learned is None:
                 return None
-            folders = [str(self.folder), corpus, *(source["path"] for source in self.notes.get("sources", ()))]
+            own = f"{self.folder}/{END_OF_TEXT}"
+            folders = [corpus, *(source["path"] for source in self.notes.get("sources", ()))]
             names = [f"{root}/{END_OF_TEXT}" for root in folders if open_files(root).size(END_OF_TEXT) is not None]
             names = names if learned == "auto" else [learned]
+            names = [own] if (self.folder / END_OF_TEXT).is_file() else names
         if not names:
             return None
         try:

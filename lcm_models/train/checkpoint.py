@@ -57,7 +57,8 @@ def save_checkpoint(folder: Path, step: int, world: World, write: Callable[[Path
     partial = folder / f".{final.name}.partial"
     with storage_errors("write", str(final)):
         if world.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
+            for left in folder.glob(".step-*.partial"):  # by a run that was killed, perhaps at another step
+                shutil.rmtree(left, ignore_errors=True)
             partial.mkdir(parents=True)
         world.wait()
         write(partial)

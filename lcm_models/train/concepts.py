@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lcm_data.end_of_text import END_OF_TEXT
 from lcm_data.errors import InputError, UsageError
 from lcm_data.tables import resolve
 from lcm_data.version import __version__
@@ -17,6 +18,7 @@ from lcm_models import LCMS
 from lcm_models.checkpoint import CODEBOOK, KIND
 from lcm_models.config import ModelConfig, make_config
 from lcm_models.data import ConceptLoader, DataConfig, find_codebook, find_normalizer
+from lcm_models.data.artefacts import find_end_of_text
 from lcm_models.data.loader import open_sources
 from lcm_models.model import Batch, ConceptModel
 from lcm_models.quant_lcm import QuantLCM
@@ -76,9 +78,13 @@ class ConceptTask:
         }
 
     def write_assets(self, folder: Path) -> None:
-        """The codebook, which weights do not hold."""
+        """What weights do not hold: the codebook, and the concept that documents ended with."""
+        facts = [source.facts for source in open_sources(self.data)]
         if self.facts["codebook"]:
-            find_codebook(open_sources(self.data)[0].facts, self.codebook).save(folder / CODEBOOK)
+            find_codebook(facts[0], self.codebook).save(folder / CODEBOOK)
+        end = find_end_of_text(self.data.end_of_text, facts)
+        if end is not None:
+            end.write(folder / END_OF_TEXT)
 
     def describe(self) -> dict[str, int]:
         """Parameters, those that learn, and concepts of a batch at most."""

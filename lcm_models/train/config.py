@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lcm_data.errors import PlanMismatchError, UnknownNameError, UsageError
@@ -113,13 +114,15 @@ def _problem(section: str, item: Mapping[str, Any]) -> str:
 
 
 def read_settings(file: str | None, assignments: list[str], sections: tuple[str, ...]) -> Settings:
-    """The sections of a TOML file with ``section.name=value`` on top; values are TOML, or else text; null is None.
+    """The sections of a file with ``section.name=value`` on top; values are TOML, or else text; null is None.
+
+    The file is TOML, or YAML as ``--print-config`` prints it if its name ends so.
 
     Raises:
         UsageError: the file cannot be read, or an assignment is none.
         UnknownNameError: no such section.
     """
-    found = _read_toml(file) if file else {}
+    found = _read_file(file) if file else {}
     for name, values in found.items():
         if name not in sections:
             raise UnknownNameError(f"section of {file}", name, sections)
@@ -141,11 +144,14 @@ def read_settings(file: str | None, assignments: list[str], sections: tuple[str,
     return found
 
 
-def _read_toml(file: str) -> dict[str, Any]:
+def _read_file(file: str) -> dict[str, Any]:
     try:
-        values = tomllib.loads(Path(file).expanduser().read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = Path(file).expanduser().read_text("utf-8")
+        values = yaml.safe_load(text) or {} if file.endswith((".yaml", ".yml")) else tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read the settings file {file!r}: {error}.") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"the settings file {file!r} holds no sections.")
     return {name: _with_null(value) for name, value in values.items()}
 
 

@@ -206,6 +206,8 @@ def _child(run: Run, place: Place, pipe: Connection) -> None:
     message: tuple[str, Any]
     try:
         message = "done", train_here(run, place)
+    except LcmDataError as error:  # the starter says it, once
+        message = "failed", error
     except Exception as error:
         import traceback
 

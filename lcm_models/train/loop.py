@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from signal import SIGTERM
@@ -49,15 +49,17 @@ class Step:
 
 @dataclass
 class Window:
-    """Steps since metrics were written; those left out do not count."""
+    """Steps since metrics were written; those left out do not count. The rate is of those made in this process."""
 
     steps: list[Step] = field(default_factory=list)
+    concepts: int = 0
     began: float = field(default_factory=time.monotonic)
 
     def add(self, step: Step) -> None:
         """Count a step, unless it was left out: it would make the means of all others useless."""
         if math.isfinite(step.loss) and math.isfinite(step.grad_norm):
             self.steps.append(step)
+            self.concepts += step.concepts
 
     def means(self) -> dict[str, float]:
         """Loss and its parts over all targets of the window, and the rate."""
@@ -66,7 +68,7 @@ class Window:
         for name in self.steps[0].sums:
             values[name] = sum(step.sums[name] * step.targets for step in self.steps) / targets
         values["grad_norm"] = self.steps[-1].grad_norm
-        values["concepts_per_second"] = sum(step.concepts for step in self.steps) / (time.monotonic() - self.began)
+        values["concepts_per_second"] = self.concepts / (time.monotonic() - self.began)
         return values
 
 
@@ -98,7 +100,7 @@ class Trainer:
 
     def _steps(self) -> Meter:
         progress, config = self.state.progress, self.config
-        meter, window = Meter(progress.step, config.max_steps), Window()
+        meter, window = Meter(progress.step, config.max_steps), Window([Step(**each) for each in progress.unwritten])
         while progress.step < config.max_steps:
             step = self._step()
             progress.step += 1
@@ -111,6 +113,7 @@ class Trainer:
             if window.steps and (progress.step % config.log_every == 0 or last):
                 self._write({**window.means(), "lr": self._lr(progress.step - 1)})
                 window = Window()
+            progress.unwritten = [asdict(each) for each in window.steps]
             begun = time.monotonic()
             if config.valid_every and (progress.step % config.valid_every == 0 or last):
                 self._validate()

@@ -60,6 +60,13 @@ class EMA:
         weights = [p.detach() for p in self._model.parameters() if p.requires_grad]
         self._update(local(self.averages.values()), local(weights), 0)
 
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew with the weights as they are now."""
+        for name, parameter in self._model.named_parameters():
+            if name in self.averages:
+                self.averages[name].copy_(parameter)
+
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Meanwhile the model has the averages for weights."""

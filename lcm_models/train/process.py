@@ -74,6 +74,8 @@ def _train(run: Run, world: World, stop: StopRequest) -> TrainReport:
         state.load(last, world.rank)
     elif run.train.init_from:
         load_tensors(plain(state.model).state_dict(), find_checkpoint(run.train.init_from) / WEIGHTS)
+        if state.ema is not None:
+            state.ema.restart()
     if world.rank == 0 and last is None:
         with storage_errors("write", run.folder):
             shutil.rmtree(run.assets, ignore_errors=True)

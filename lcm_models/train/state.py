@@ -6,7 +6,7 @@ Random generators are not part of it: they are set anew for every batch (``task.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ _SHARDED_OPTIMIZER = "optimizer"
 
 @dataclass
 class Progress:
-    """Counters of a run, all of them over all processes."""
+    """Counters of a run, all of them over all processes; ``unwritten`` are the steps since the last line of metrics."""
 
     step: int = 0
     bad_steps: int = 0
     concepts: int = 0
     targets: int = 0
+    unwritten: list[dict[str, Any]] = field(default_factory=list)
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -158,6 +158,10 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "other stage": (["{model}", "{corpus}", "{other}"], "holds embeddings that no model generated"),
     "sampling": (["{model}", "{corpus}", "{tmp}/o", "--sampling", "guidence=2"], "Did you mean 'guidance'?"),
     "no pair": (["{model}", "{corpus}", "{tmp}/o", "--sampling", "guidance"], "give name=value"),
+    "too many steps": (
+        ["{model}", "{corpus}", "{tmp}/o", "--sampling", "steps=101"],
+        "got 101, allowed are 1 to 100",
+    ),
     "value": (["{model}", "{corpus}", "{tmp}/o", "--sampling", "steps=0"], "steps: Input should be greater"),
     "prefix twice": (
         ["{model}", "{corpus}", "{tmp}/o", "--prefix-share", ".5", "--prefix-sentences", "3"],
@@ -221,14 +225,20 @@ def test_the_end_of_text_is_found(checkpoint: Path, prepared: Path, tmp_path: Pa
     own, elsewhere = prepared / "end_of_text.safetensors", tmp_path / "named.safetensors"
     shutil.copy(own, elsewhere)
 
-    def found(setting: str, corpus: Path, **data: Any) -> str | None:
+    def found(setting: str, corpus: Path, brought: bool = False, **data: Any) -> str | None:
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
-        facts = read_trained(str(changed(checkpoint, folder, lambda notes: notes["data"].update(data))))
+        changed(checkpoint, folder, lambda notes: notes["data"].update(data))
+        if not brought:  # as checkpoints of the official code, and others without one
+            (folder / "end_of_text.safetensors").unlink()
+        facts = read_trained(str(folder))
         end = facts.end_of_text(setting, str(corpus), provenance)
         return None if end is None else end[0]
 
     assert found("auto", tmp_path) == found("auto", prepared) == str(own)  # of the training data; of the corpus
     assert found("auto", prepared, end_of_text=str(elsewhere)) == str(elsewhere)
     assert found("auto", prepared, end_of_text=None) is None
+    with_own = found("auto", prepared, brought=True, end_of_text=str(tmp_path / "gone.safetensors"))
+    assert with_own is not None
+    assert Path(with_own).parent.parent == tmp_path, "that of the checkpoint, wherever the file is now"
     assert found("none", prepared) is None
     assert found(str(elsewhere), prepared, end_of_text=None) == str(elsewhere)

@@ -138,6 +138,18 @@ def test_languages_and_splits(corpus: Path) -> None:
     assert sum(len(x) - 1 for x, _, _ in windows(ConceptLoader(held_out))) == sum(map(len, expected))
 
 
+def test_held_out_documents_are_mixed_the_same_every_time(corpus: Path) -> None:
+    """The first batches, which may be all that is validated on, are of all languages."""
+    settings = data(corpus, end_of_text=None, min_len=1, batch_rows=1)
+    orders = [
+        [x.tobytes() for x, _, _ in windows(ConceptLoader(each.held_out("train")))]
+        for each in (settings, settings, settings.model_copy(update={"seed": 7, "shuffle": False}))
+    ]
+    assert orders[0] == orders[1] == orders[2]
+    english = {x.tobytes() for x in on_disk(corpus, splits=["train"], langs=["eng_Latn"]).values()}
+    assert len({x in english for x in orders[0][: len(english)]}) == 2
+
+
 def test_documents_longer_than_a_row_group(tmp_path: Path) -> None:
     """A shard of its own making: documents of up to 5,000 sentences, so that some lie in several row groups."""
     lengths = [5000, 3, 800, 2048, 1500, 2500, 1, 900]

@@ -53,6 +53,14 @@ def test_a_failure_leaves_the_earlier_ones(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
 
 
+def test_what_a_killed_run_left_half_written_goes(tmp_path: Path) -> None:
+    left = tmp_path / ".step-00000007.partial"
+    left.mkdir()
+    write(left)
+    save_checkpoint(tmp_path, 9, ALONE, write)
+    assert [each.name for each in tmp_path.iterdir()] == ["step-00000009"]
+
+
 def test_a_full_disk_is_said_so(small_disk: Path) -> None:
     def big(folder: Path) -> None:
         save_tensors({"w": torch.zeros(1_000_000)}, folder / "model.safetensors")

@@ -59,6 +59,30 @@ def test_settings_in_force(trained_on: Path, tmp_path: Path) -> None:
     assert found["train"]["max_steps"] == 1000
 
 
+def test_printed_settings_can_be_given_again(trained_on: Path, tmp_path: Path) -> None:
+    words = ["train", "quant-d", "--data", str(trained_on), *SMALL, *SHORT, "--print-config"]
+    printed = lcm_data(*words).stdout
+    (tmp_path / "run.yaml").write_text(printed)
+    assert lcm_data("train", "quant-d", "--config", str(tmp_path / "run.yaml"), "--print-config").stdout == printed
+    none = lcm_data("train", "base", "--data", str(trained_on), "--set", "data.end_of_text=none", "--print-config")
+    assert "end_of_text: null" in none.stdout
+
+
+def test_beginning_with_weights_that_do_not_fit_is_refused(trained_on: Path, tmp_path: Path) -> None:
+    words = ["train", "quant-d", "--data", str(trained_on), *SMALL, *SHORT]
+    lcm_data(*words, "--out", str(tmp_path / "first"))
+    again = [*words, "--out", str(tmp_path / "second"), "--set", f"train.init_from={tmp_path / 'first'}", "--dry-run"]
+    lcm_data(*again)
+    with pytest.raises(LcmDataError, match="which --overwrite empties"):
+        lcm_data(*again, "--out", str(tmp_path / "first"), "--overwrite")
+    for notes in (tmp_path / "first").glob("checkpoints/*/model.json"):
+        text = notes.read_text()
+        codebook = json.loads(text)["codebook"]
+        notes.write_text(text.replace(codebook, codebook[::-1]))  # of the same size, or it would not be whole
+    with pytest.raises(LcmDataError, match="are of another codebook than those that"):
+        lcm_data(*again)
+
+
 def test_a_dry_run_makes_nothing(trained_on: Path, tmp_path: Path) -> None:
     words = ["train", "base", "--data", str(trained_on), "--out", str(tmp_path / "run"), *SMALL, "--dry-run"]
     more = ["--nproc", "4", "--set", "train.accumulate=2", "--set", "train.strategy=fsdp", "--set", "optim.ema=0.9"]

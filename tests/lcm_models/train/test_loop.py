@@ -150,7 +150,7 @@ class ImpatientTask(SignalTask):
 
 
 def test_a_signal_makes_a_checkpoint_and_a_rerun_goes_on(tmp_path: Path) -> None:
-    run = toy_run(tmp_path / "run", SignalTask(), checkpoint_every=100)
+    run = toy_run(tmp_path / "run", SignalTask(), checkpoint_every=100, log_every=3)
     with pytest.raises(InterruptedRunError, match=r"stopped at step \d of 6; the checkpoint is .*step-") as raised:
         start(run, ALONE)
     assert raised.value.exit_code == 143
@@ -158,9 +158,10 @@ def test_a_signal_makes_a_checkpoint_and_a_rerun_goes_on(tmp_path: Path) -> None
     assert stopped == 4
     report = start(run, ALONE)
     assert report.resumed_at == stopped
-    straight = start(toy_run(tmp_path / "straight", checkpoint_every=100), ALONE)
+    straight = start(toy_run(tmp_path / "straight", checkpoint_every=100, log_every=3), ALONE)
     expected, found = weights(Path(straight.checkpoint)), weights(Path(report.checkpoint))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "straight"), "means are over the steps before, too"
 
 
 def test_two_signals_end_it_without_a_checkpoint(tmp_path: Path) -> None:
@@ -223,6 +224,10 @@ def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
     )
     expected, found = weights(Path(first.checkpoint)), weights(Path(second.checkpoint))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    still = {"lr": 1e-30, "weight_decay": 0.0, "ema": 0.999}
+    averaged = start(toy_run(tmp_path / "averaged", optim=still, init_from=str(tmp_path / "first")), ALONE)
+    found = weights(Path(averaged.checkpoint), "ema.safetensors")
+    assert all(torch.equal(expected[name], found[name]) for name in expected), "the average begins with them, too"
     with pytest.raises(UsageError, match="holds no checkpoint"):
         start(toy_run(tmp_path / "third", init_from=str(tmp_path / "none")), ALONE)
 
