@@ -316,9 +316,10 @@ def load_ray() -> Any:
         MissingExtraError: it is not installed.
     """
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
+    if "ray" not in sys.modules and ("RAY_AUTH_TOKEN" in os.environ or token.is_file()):
         # 'ray start' asks for the token once a machine has one, but ray.init("host:port") only sends it in this mode,
-        # which is read when ray is imported.
+        # which is read when ray is imported. Later it would only reach the processes that ray starts, which would then
+        # ask for a token that this process does not send.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray

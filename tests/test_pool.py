@@ -193,3 +193,15 @@ def test_an_address_without_a_cluster_is_refused_at_once() -> None:
         for given in (address, f"ray://{address}"):
             with pytest.raises(UsageError, match=r"no Ray cluster answers at .*ray start --head"):
                 connect_ray(PoolOptions(ray_address=given))
+
+
+@pytest.mark.parametrize(("before", "mode"), [("", "token"), ("import ray", "None")])
+def test_the_token_mode_of_ray_is_only_set_while_it_still_counts(before: str, mode: str) -> None:
+    """Set after ray was imported, only the processes that ray starts would ask for the token."""
+    pytest.importorskip("ray")
+    code = (
+        f"{before}\nimport os\nfrom lcm_data.pool import load_ray\nload_ray()\nprint(os.environ.get('RAY_AUTH_MODE'))"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"} | {"RAY_AUTH_TOKEN": "0" * 64}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == mode
