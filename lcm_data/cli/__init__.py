@@ -23,3 +23,13 @@ def main() -> None:
             raise
         print(f"lcm-data: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write out what is left, unless the reader has gone: at its own exit, Python would complain about that."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
