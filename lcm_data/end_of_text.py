@@ -7,6 +7,7 @@ models that learn where documents end read it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -55,6 +56,11 @@ class Concept:
         facts = encoder.provenance
         by = {name: facts.get(name, "") for name in ("encoder", "space", "encoder_revision")}
         return cls(vector.astype(np.float32), ConceptInfo(text, lang, **by))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the vector alone."""
+        return hashlib.sha256(self.vector.astype(np.float32).tobytes()).hexdigest()[:16]
 
     def save(self, corpus_or_file: str) -> str:
         """Write to a .safetensors file, or as the end of text of a corpus; returns where."""

@@ -26,6 +26,12 @@ def space_text(provenance: Mapping[str, Any]) -> str:
     return f"the space {space_of(provenance)}" + (f" ({', '.join(facts)})" if facts else "")
 
 
+def has_other_weights(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two encoders made the vectors, as far as that is recorded; both may have been made for one space."""
+    weights = [each.get("encoder_revision") for each in (first, second)]
+    return all(weights) and weights[0] != weights[1]
+
+
 def check_same_space(
     first: Mapping[str, Any], second: Mapping[str, Any], first_is: str, second_is: str, advice: str
 ) -> None:

@@ -64,11 +64,7 @@ def make_config(kind: type[C], preset: str | None = None, settings: Mapping[str,
     try:
         return kind(**values)
     except ValidationError as error:
-        for item in error.errors():
-            if item["type"] == "extra_forbidden":
-                group = _group(kind, item["loc"][:-1])
-                raise UnknownNameError("setting", str(item["loc"][-1]), group.model_fields) from error
-        raise UsageError("; ".join(_problem(dict(item)) for item in error.errors()) + ".") from error
+        raise what_is_wrong(kind, error) from error
 
 
 def merge_settings(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +78,24 @@ def merge_settings(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[s
     return merged
 
 
+def what_is_wrong(kind: type[BaseModel], error: ValidationError, section: str = "") -> UsageError:
+    """What to tell someone whose settings are no ``kind``: an unknown name, with the nearest; or all problems."""
+    items = error.errors()
+    for item in items:
+        if item["type"] == "extra_forbidden":
+            path, name = item["loc"][:-1], str(item["loc"][-1])
+            group = ".".join(each for each in (section, *path) if isinstance(each, str))
+            what = f"setting of [{group}]" if section else "setting"
+            return UnknownNameError(what, name, _group(kind, path).model_fields)
+    # A list whose elements are wrong is wrong itself to pydantic: too short.
+    own = [item for item in items if not any(_is_inside(other["loc"], item["loc"]) for other in items)]
+    return UsageError("; ".join(_problem(section, dict(item)) for item in own) + ".")
+
+
+def _is_inside(path: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
+    return len(path) > len(outer) and path[: len(outer)] == outer
+
+
 def _group(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
     """The class of the nested group at ``path``."""
     for name in path:
@@ -91,7 +105,9 @@ def _group(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel
     return kind
 
 
-def _problem(item: Mapping[str, Any]) -> str:
-    name = ".".join(map(str, item["loc"])) or "config"
+def _problem(section: str, item: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in (section, *item["loc"]) if part != "") or "config"
+    if item["type"] == "missing":
+        return f"{name}: is required and was not given"
     own = item.get("ctx", {}).get("error")
     return f"{name}: {own}" if own else f"{name}: {item['msg']}, got {item['input']!r}"

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lcm_data.errors import UnknownNameError, UsageError
+from lcm_data.languages import parse_language
 from lcm_data.pool import POOLS
 from lcm_data.runner import RunOptions
 
 C = TypeVar("C", bound=BaseModel)
+
+
+Language = Annotated[str, AfterValidator(parse_language)]
+"""A language by any of its names; the FLORES-200 code afterwards."""
+
+Languages = list[Language] | None
+
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class VerbConfig(BaseModel):

@@ -1,7 +1,7 @@
 """``lcm-data evaluate``: Large Concept Models side by side on the documents of a corpus, beside baselines.
 
-Composition only: one model is loaded at a time and scored on every language and split, then everything that was kept of
-all of them is said and judged. What cannot be measured with what was given is left out, and the report says so.
+Composition only: the documents of a language and split are read once; every model is scored on them, and what was kept
+of its guesses is said and judged. What cannot be measured with what was given is left out, and the report says so.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from lcm_data.corpus import open_corpus
 from lcm_data.errors import UnknownNameError, UsageError
-from lcm_data.languages import parse_language
 from lcm_data.store.files import open_files
 from lcm_data.version import __version__
-from pipelines.evaluate_models import BASELINES, named, networks, samplings, window_of
+from pipelines.config import Dtype, Languages
+from pipelines.evaluate_models import BASELINES, Networks, decoder_and_encoder, named, samplings, window_of
 
 if TYPE_CHECKING:
     from lcm_models.evaluate.documents import Partition
     from lcm_models.evaluate.judge import Judge
     from lcm_models.evaluate.scores import Material, Scored
+    from lcm_models.model import ConceptModel
 
 REPORT = "report.json"
 Show = Callable[[str, int, int], None]
@@ -45,7 +46,7 @@ class EvaluateConfig(BaseModel):
     corpus: str = Field(description="Corpus folder or fsspec URL with embeddings.")
     out: str | None = Field(None, description="Folder or fsspec URL for report.json.")
     splits: list[str] = Field(["test"], min_length=1, description="Splits to evaluate on.")
-    langs: list[str] | None = Field(None, description="Languages; by default all.")
+    langs: Languages = Field(None, description="Languages; by default all.")
     documents: int = Field(1000, ge=0, description="Documents of a language and split; 0 for all.")
     window: int | None = Field(None, ge=2, description="Longest documents a model sees at once; by default as trained.")
     pool: int = Field(1000, ge=2, description="Candidates of contrastive accuracy.")
@@ -65,22 +66,10 @@ class EvaluateConfig(BaseModel):
     prefix_share: float = Field(0.5, gt=0, lt=1, description="Share of them that is given.")
     max_new: int = Field(32, ge=1, description="New sentences at most.")
     end_of_text: str = Field("auto", description="End-of-text concept: auto, none or a file.")
-    dtype: str = Field("float32", description="Precision of the networks: float32, bfloat16 or float16.")
+    dtype: Dtype = Field("float32", description="Precision of the networks: float32, bfloat16 or float16.")
     device: str = Field("auto", description="auto, cpu or cuda.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 for torch's default.")
     overwrite: bool = Field(False, description="Replace an earlier report.")
-
-    @field_validator("langs")
-    @classmethod
-    def _flores_codes(cls, given: list[str] | None) -> list[str] | None:
-        return given and [parse_language(name) for name in given]
-
-    @field_validator("dtype")
-    @classmethod
-    def _known_dtype(cls, name: str) -> str:
-        if name not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"allowed are float32, bfloat16 and float16, got {name!r}")
-        return name
 
     @property
     def num_continued(self) -> int:
@@ -141,8 +130,7 @@ def run(config: EvaluateConfig, show: Show = silent) -> EvaluateReport:
     if config.out is not None and open_files(config.out).size(REPORT) is not None and not config.overwrite:
         raise UsageError(f"{config.out} has a {REPORT}. Name another folder, or add --overwrite to replace it.")
     work = _Evaluation(config, show)
-    work.score()
-    work.judge()
+    work.measure()
     report = work.report()
     if config.out is not None:
         text = json.dumps(report.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
@@ -161,12 +149,16 @@ class _Evaluation:
             facts.check_corpus(self.data.dim, self.data.manifest.provenance, self.data.files.root)
         self.samplings = samplings(self.models, config.sampling)
         self.window = window_of(config.window, self.models)
+        self.context = max(self.window - config.max_new, self.window // 2, 1)
+        for facts in self.models.values():
+            facts.warn_of_length(self.window, 0, "Lower --window.")
+            if config.num_continued:
+                facts.warn_of_length(self.context, config.max_new, "Lower --max-new.")
         self.partitions = self._partitions()
         self.found: dict[str, dict[str, Scored]] = {name: {} for name in (*self.models, *BASELINES)}
-        self._held: Material | None = None
         self.skipped: list[str] = []
         self.seconds: dict[str, float] = {}
-        self.judges = self._judge()  # loaded first: what does not fit is said before the work
+        self.judge = self._make_judge()  # loaded first: what does not fit is said before the work
 
     def _partitions(self) -> list[Partition]:
         from lcm_models.evaluate.documents import Partition
@@ -180,54 +172,61 @@ class _Evaluation:
             if split in self.config.splits and lang in wanted
         ]
 
-    def _material(self, partition: Partition) -> Material:
-        from lcm_models.evaluate.scores import Material
-
-        config = self.config
-        if self._held is None or self._held.partition is not partition:  # one language is read once, not for each model
-            sizes = (self.window, config.pool, config.decode_sample, config.num_continued)
-            self._held = Material.of(partition, *sizes, config.prefix_share)
-        return self._held
-
-    def score(self) -> None:
-        """Everything that is measured on vectors, one model in memory at a time."""
-        from lcm_models.checkpoint import load_model
-        from lcm_models.evaluate.predict import baseline_guesses, model_guesses
-        from lcm_models.evaluate.scores import score, true_continuations, vector_figures
-        from lcm_models.generate.worker import device_of, precision
-
-        device = device_of(self.config.device)
-        for name in self.found:
-            facts = self.models.get(name)
-            with self._timed(name):
-                model = None if facts is None else load_model(facts.folder, device=device).model
-                for number, partition in enumerate(self.partitions):
-                    self.show(f"{name}, {partition.name}", number, len(self.partitions))
-                    material = self._material(partition)
-                    if not material.documents:
-                        continue
-                    if facts is None or model is None:
-                        scored = score(material, baseline_guesses(name, material.windows, material.pool.mean_D))
-                        if name == "truth" and material.prefixes:
-                            scored.continued = true_continuations(material, self.config.max_new)
-                            scored.figures |= vector_figures(material, scored.continued, self.config.max_new)
-                    else:
-                        sampling = self.samplings[name]
-                        with precision(model, self.config.dtype):
-                            seeds = material.seeds(self.config.seed)
-                            guesses = model_guesses(
-                                model, material.windows, seeds, sampling, self.config.batch_concepts
-                            )
-                            scored = score(material, guesses)
-                            if material.prefixes:
-                                self._continue(name, model, material, scored)
-                    if scored.counts["not_finite"]:
-                        self._skip(f"{scored.counts['not_finite']} guesses of {name} in {partition.name}: not finite")
-                    self.found[name][partition.name] = scored
-        if not any(self.found["truth"].values()):
+    def measure(self) -> None:
+        """All figures, one language and split after the other: each is read once, for all models."""
+        models = Networks(self.models, self.config.device, keep=len(self.partitions) > 1)
+        for number, partition in enumerate(self.partitions):
+            self._measure(number, partition, models)
+        if not self.found["truth"]:
             raise UsageError("no document of two sentences to evaluate on. Choose other splits or languages.")
 
-    def _continue(self, name: str, model: Any, material: Material, scored: Scored) -> None:
+    def _measure(self, number: int, partition: Partition, models: Networks) -> None:
+        from lcm_models.evaluate.scores import Material
+
+        config, num = self.config, len(self.partitions)
+        with self._timed("documents"):
+            sizes = (self.window, config.pool, config.decode_sample, config.num_continued)
+            material = Material.of(partition, *sizes, config.prefix_share)
+        if not material.documents:
+            return
+        for name, found in self.found.items():
+            self.show(f"{name}, {partition.name}", number, num)
+            with self._timed(name), models.on_device(name) as model:
+                scored = self._score(name, model, material)
+            if scored.counts["not_finite"]:
+                self._skip(f"{scored.counts['not_finite']} guesses of {name} in {partition.name}: not finite")
+            found[partition.name] = scored
+        if not self.judge.is_idle and self._speaks(partition.lang):
+            if material.documents[0].texts is None:
+                self._skip("MI and texts of continuations: the corpus keeps no sentences (encode --text)")
+            for name, found in self.found.items():
+                self.show(f"sentences of {name}, {partition.name}", number, num)
+                with self._timed("sentences"):
+                    self.judge.add(found[partition.name], material, name == "truth", config.max_new)
+        for found in self.found.values():
+            found[partition.name].forget_vectors()
+
+    def _score(self, name: str, model: ConceptModel | None, material: Material) -> Scored:
+        """Everything that is measured on vectors, of a model or baseline."""
+        from lcm_models.evaluate.predict import baseline_guesses, model_guesses
+        from lcm_models.evaluate.scores import score, true_continuations, vector_figures
+        from lcm_models.generate.worker import precision
+
+        config = self.config
+        if model is None:
+            scored = score(material, baseline_guesses(name, material.windows, material.pool.mean_D))
+            if name == "truth" and material.prefixes:
+                scored.continued = true_continuations(material, config.max_new)
+                scored.figures |= vector_figures(material, scored.continued, config.max_new)
+            return scored
+        with precision(model, config.dtype):
+            seeds, sampling = material.seeds(config.seed), self.samplings[name]
+            scored = score(material, model_guesses(model, material.windows, seeds, sampling, config.batch_concepts))
+            if material.prefixes:
+                self._continue(name, model, material, scored)
+        return scored
+
+    def _continue(self, name: str, model: ConceptModel, material: Material, scored: Scored) -> None:
         import torch
 
         from lcm_models.evaluate.scores import continue_documents
@@ -243,43 +242,27 @@ class _Evaluation:
             StopRules(max_new=self.config.max_new),
             self.samplings[name],
             None if end is None else torch.from_numpy(end[1].vector),
-            context=max(self.window - self.config.max_new, self.window // 2, 1),
+            context=self.context,
             seed=self.config.seed,
             max_rows=max(1, self.config.batch_concepts // self.window),
         )
         scored.figures |= figures
 
-    def judge(self) -> None:
-        """Everything that is measured on sentences."""
-        judge = self.judges
-        if judge.decoder is None and judge.language_model is None and judge.coherence is None:
-            return
-        with self._timed("sentences"):
-            for number, partition in enumerate(self.partitions):
-                if partition.name not in self.found["truth"] or not self._speaks(judge, partition.lang):
-                    continue
-                material = self._material(partition)
-                if material.documents[0].texts is None:
-                    self._skip("MI and texts of continuations: the corpus keeps no sentences (encode --text)")
-                for name, scored in self.found.items():
-                    self.show(f"sentences of {name}, {partition.name}", number, len(self.partitions))
-                    judge.add(scored[partition.name], material, name == "truth", self.config.max_new)
-
-    def _speaks(self, judge: Judge, lang: str) -> bool:
+    def _speaks(self, lang: str) -> bool:
         """Whether decoder and encoder know a language; if not, the report says so."""
         import numpy as np
 
         try:
-            if judge.decoder is not None:
-                judge.decoder.decode(np.zeros((0, judge.decoder.dim), np.float32), lang)
-            if judge.encoder is not None:
-                judge.encoder.prepare([""], lang)
+            if self.judge.decoder is not None:
+                self.judge.decoder.decode(np.zeros((0, self.judge.decoder.dim), np.float32), lang)
+            if self.judge.encoder is not None:
+                self.judge.encoder.prepare([""], lang)
         except UnknownNameError:
             self._skip(f"sentences of {lang}: the decoder or encoder does not know the language")
             return False
         return True
 
-    def _judge(self) -> Judge:
+    def _make_judge(self) -> Judge:
         from lcm_models.evaluate.coherence import CoherenceModel
         from lcm_models.evaluate.information import LanguageModel
         from lcm_models.evaluate.judge import Judge
@@ -289,7 +272,7 @@ class _Evaluation:
         if config.model and not config.decoder:
             raise UsageError("--model encodes decoded sentences: give a --decoder, too.")
         device = device_of(config.device)
-        decoder, encoder = networks(config, self.data)
+        decoder, encoder = decoder_and_encoder(config, self.data)
         if decoder is None:
             self._skip("sentences (l2_roundtrip, MI of models, texts of continuations): no --decoder was given")
         elif encoder is None:
@@ -335,7 +318,7 @@ class _Evaluation:
     def _timed(self, job: str) -> Iterator[None]:
         begun = time.monotonic()
         yield
-        self.seconds[job] = round(time.monotonic() - begun, 3)
+        self.seconds[job] = round(self.seconds.get(job, 0.0) + time.monotonic() - begun, 3)
 
 
 def _means(found: Any) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from lcm_data.store.files import absolute
 
 if TYPE_CHECKING:
     from lcm_models.generate.trained import TrainedFacts
+    from lcm_models.model import ConceptModel
     from pipelines.evaluate import EvaluateConfig
 
 BASELINES = ("copy", "mean", "truth")
@@ -69,7 +71,43 @@ def window_of(given: int | None, models: Mapping[str, TrainedFacts]) -> int:
     return given or max(2, min(_WINDOW, *(facts.window for facts in models.values())))
 
 
-def networks(config: EvaluateConfig, data: StageData) -> tuple[Any, Any]:
+class Networks:
+    """The networks of the models, each loaded once; with ``keep`` they are kept after their first use.
+
+    They wait for the next on a GPU while all that wait there take less than half of it, else in main memory.
+    """
+
+    def __init__(self, models: Mapping[str, TrainedFacts], device: str, keep: bool) -> None:
+        from lcm_models.generate.worker import device_of
+
+        self._models, self._device, self._keep = models, device_of(device), keep
+        self._waiting: dict[str, ConceptModel] = {}
+
+    @contextmanager
+    def on_device(self, name: str) -> Iterator[ConceptModel | None]:
+        """The network of a model meanwhile; None for what is no model."""
+        from lcm_models.checkpoint import load_model
+
+        if name not in self._models:
+            yield None
+            return
+        model = self._waiting[name] if name in self._waiting else load_model(self._models[name].folder).model
+        yield model.to(self._device)
+        if self._keep:
+            self._waiting[name] = model
+        if not self._keep or self._is_crowded():
+            model.to("cpu")
+
+    def _is_crowded(self) -> bool:
+        import torch
+
+        if self._device.type != "cuda":
+            return False
+        total = torch.cuda.get_device_properties(self._device).total_memory
+        return torch.cuda.memory_allocated(self._device) > total / 2
+
+
+def decoder_and_encoder(config: EvaluateConfig, data: StageData) -> tuple[Any, Any]:
     """Decoder and encoder, if they were named, known to be of the space of the corpus.
 
     Raises:

@@ -10,12 +10,12 @@ import importlib.util
 import io
 import json
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from lcm_data.errors import MissingExtraError, UsageError
-from lcm_data.languages import parse_language
 from lcm_data.quality.report import Report
 from lcm_data.store.files import open_files
+from pipelines.config import Dtype, Language, Languages
 from pipelines.space_figures import Show, measure, silent
 
 REPORT = "report.json"
@@ -28,8 +28,8 @@ class EvaluateSpaceConfig(BaseModel):
 
     source: str = Field(description="Translations (a table, or a folder of text files), or a corpus with embeddings.")
     out: str = Field(description="Folder or fsspec URL for the report and the plots.")
-    lang: list[str] | None = Field(None, description="Languages; by default all.")
-    pivot: str = Field("eng_Latn", description="Language that all others are compared with.")
+    lang: Languages = Field(None, description="Languages; by default all.")
+    pivot: Language = Field("eng_Latn", description="Language that all others are compared with.")
     all_pairs: bool = Field(False, description="Search between all pairs of languages, not only with the pivot.")
     sample: int = Field(1000, ge=0, description="Sentences of a language; 0 for all.")
     min_sentences: int = Field(20, ge=1, description="Leave out languages with fewer.")
@@ -43,26 +43,18 @@ class EvaluateSpaceConfig(BaseModel):
         None, description="An unrelated encoder that compares decoded texts with originals."
     )
     judge_backend: str = Field("native", description="Of the judge.")
-    to: str | None = Field(None, description="Also translate into this language through the space.")
+    to: Language | None = Field(None, description="Also translate into this language through the space.")
     decode_sample: int = Field(500, ge=0, description="Sentences of a language that are decoded; 0 for all.")
     beam_size: int = Field(5, ge=1, description="Hypotheses a sentence.")
     max_tokens: int | None = Field(None, ge=3, description="Longest decoded text in tokens.")
     noise_levels: int = Field(9, ge=0, description="Levels of noise for fragility; 0 for none.")
     fragility_sample: int = Field(100, ge=0, description="Sentences of a language that are disturbed; 0 for all.")
     normalizer: str | None = Field(None, description="Normaliser file; by default one is fitted on the sample.")
-    dtype: str = Field("float32", description="Precision of the networks: float32, bfloat16 or float16.")
+    dtype: Dtype = Field("float32", description="Precision of the networks: float32, bfloat16 or float16.")
     device: str = Field("auto", description="auto, cpu or cuda.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 for torch's default.")
     plots: bool = Field(True, description="Draw plots.")
     overwrite: bool = Field(False, description="Replace an earlier report.")
-
-    @field_validator("lang", "pivot", "to")
-    @classmethod
-    def _flores_codes(cls, given: list[str] | str | None) -> list[str] | str | None:
-        """Languages as FLORES-200 codes, whatever way they are written."""
-        if isinstance(given, list):
-            return [parse_language(name) for name in given]
-        return None if given is None else parse_language(given)
 
 
 def run(config: EvaluateSpaceConfig, show: Show = silent) -> Report:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow.compute as pc
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from lcm_data.corpus import StageData
 from lcm_data.errors import UsageError
-from lcm_data.languages import parse_language
 from lcm_data.progress import Show, silent
-from lcm_data.store.files import Files, LocalFiles, absolute, open_files
-from lcm_data.store.plan import PLAN_PATH, Plan, Unit
+from lcm_data.store.files import Files, absolute, open_files
+from lcm_data.store.plan import Plan, Unit
 from lcm_data.store.shard import ShardInfo, document_groups, read_shard
 from lcm_data.workers.generated import COLUMNS
-from pipelines.config import VerbConfig
-from pipelines.stage import Report, Stage, provenance_metadata, refuse_outdated, run_stage
+from pipelines.config import Dtype, Languages, VerbConfig
+from pipelines.derived import check_place, chosen_shards, document_units
+from pipelines.stage import Report, Stage, provenance_metadata, refuse_outdated, run_stage, shard_inputs
 
 if TYPE_CHECKING:
     from lcm_data.workers.base import StageWorker
@@ -55,24 +52,12 @@ class GenerateConfig(VerbConfig):
     )
     sampling: dict[str, Any] = Field({}, description="Settings of the sampler: guidance, steps, temperature, ...")
     seed: int = Field(0, ge=0, description="Of what is drawn; each document has a seed of its own from it.")
-    langs: list[str] | None = Field(None, description="Only documents of these languages.")
+    langs: Languages = Field(None, description="Only documents of these languages.")
     splits: list[str] | None = Field(["test"], description="Only these splits; null for all.")
     batch_rows: int = Field(64, ge=1, description="Documents that are generated side by side.")
-    dtype: str = Field("float32", description="Precision of matrix products: float32, bfloat16 or float16.")
+    dtype: Dtype = Field("float32", description="Precision of matrix products: float32, bfloat16 or float16.")
     device: str = Field("auto", description="auto, cpu or cuda.")
     unit_documents: int = Field(256, ge=1, description="Documents of a unit, about: it ends where a row group does.")
-
-    @field_validator("langs")
-    @classmethod
-    def _known_languages(cls, names: list[str] | None) -> list[str] | None:
-        return names and [parse_language(name) for name in names]
-
-    @field_validator("dtype")
-    @classmethod
-    def _known_dtype(cls, name: str) -> str:
-        if name not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"allowed are float32, bfloat16 and float16, got {name!r}")
-        return name
 
 
 def make_stage(config: GenerateConfig) -> Stage:
@@ -80,12 +65,12 @@ def make_stage(config: GenerateConfig) -> Stage:
     from lcm_models.generate.trained import read_trained
     from lcm_models.generate.worker import GenerateWorker
 
-    origin, target = open_files(config.prefixes), open_files(config.corpus).child("embeddings")
-    _check_place(origin, open_files(config.corpus), target)
+    origin, corpus = open_files(config.prefixes), open_files(config.corpus)
+    check_place(origin, corpus, "embeddings", "generator_revision", "generated concepts")
     data = StageData(origin.child("embeddings"))
     refuse_outdated(origin, "embeddings")
     data.check_columns(COLUMNS)
-    shards = _chosen(data, config)
+    shards = chosen_shards(data, config.langs, config.splits)
     facts = read_trained(config.checkpoint)
     facts.check_corpus(data.dim, data.manifest.provenance, data.files.root)
     options, end = _options(config, facts, origin.root, data)
@@ -99,7 +84,7 @@ def make_stage(config: GenerateConfig) -> Stage:
         **{name: getattr(options, name) for name in ("with_prefix", "max_rows", "dtype")},
         "unit_documents": config.unit_documents,
     }
-    inputs = {shard.path: f"{shard.rows} rows, sha256 {shard.sha256}" for shard in shards}
+    inputs = shard_inputs(shards)
     provenance = {
         **data.manifest.provenance,
         "generator": facts.variant,
@@ -107,9 +92,10 @@ def make_stage(config: GenerateConfig) -> Stage:
         "generator_step": str(facts.step),
         "generator_seed": str(config.seed),
     }
+    target = corpus.child("embeddings")
 
     def make_plan() -> Plan:
-        notes = {"provenance": provenance_metadata(provenance), "source": data.manifest.plan_hash}
+        notes = {"provenance": provenance_metadata(provenance)}
         return Plan("embeddings", settings, inputs, generate_units(data.files, shards, config.unit_documents), notes)
 
     def make_worker(plan: Plan) -> StageWorker:
@@ -119,7 +105,7 @@ def make_stage(config: GenerateConfig) -> Stage:
 
 
 def generate_units(files: Files, shards: Sequence[ShardInfo], unit_documents: int) -> tuple[Unit, ...]:
-    """Units of whole documents; their rows are documents. Numbered in the order of the rows, largest first."""
+    """Units of about ``unit_documents``; their rows are documents."""
 
     def counted(shard: ShardInfo) -> list[tuple[range, int]]:
         return [
@@ -128,18 +114,7 @@ def generate_units(files: Files, shards: Sequence[ShardInfo], unit_documents: in
             for table in [read_shard(files, shard.path, ["doc_id"], groups)]
         ]
 
-    specs: list[tuple[int, dict[str, Any]]] = []
-    with ThreadPoolExecutor(16) as pool:  # an object store answers each in tens of milliseconds
-        for shard, runs in zip(shards, pool.map(counted, shards), strict=True):
-            start = stop = documents = 0
-            for groups, num in runs:
-                if documents and documents + num > unit_documents:
-                    specs.append((documents, {"shard": shard.path, "groups": [start, stop]}))
-                    start, documents = stop, 0
-                stop, documents = groups.stop, documents + num
-            specs.append((documents, {"shard": shard.path, "groups": [start, stop]}))
-    units = [Unit(number, documents, spec) for number, (documents, spec) in enumerate(specs)]
-    return tuple(sorted(units, key=lambda unit: (-unit.rows, unit.id)))
+    return document_units(shards, unit_documents, counted)
 
 
 def _options(
@@ -163,6 +138,9 @@ def _options(
     }
     # What it saw in training, and half of that at least where new concepts would leave no room.
     context = config.context or max(facts.window - config.max_new, facts.window // 2, 1)
+    context = min(context, facts.max_len - 1)
+    read = context if config.prefix_sentences is None else min(context, config.prefix_sentences)
+    facts.warn_of_length(read, config.max_new, "Lower --max-new or --context.")
     facts.sampling(config.sampling)
     options = GenerateOptions(
         checkpoint=absolute(str(facts.folder)),
@@ -170,7 +148,7 @@ def _options(
         stop=stop,
         prefix_sentences=config.prefix_sentences,
         prefix_share=config.prefix_share or 0.5,
-        context=min(context, int(facts.notes["config"]["max_len"]) - 1),
+        context=context,
         seed=config.seed,
         end_of_text=None if found is None else absolute(found[0]),
         max_rows=config.batch_rows,
@@ -179,37 +157,7 @@ def _options(
         threads=config.threads or None,
         with_prefix=config.with_prefix,
     )
-    return options, None if found is None else _fingerprint(found[1].vector)
-
-
-def _fingerprint(vector: np.ndarray[Any, Any]) -> str:
-    import hashlib
-
-    return hashlib.sha256(vector.astype(np.float32).tobytes()).hexdigest()[:16]
-
-
-def _chosen(data: StageData, config: GenerateConfig) -> list[ShardInfo]:
-    paths = set(data.shards(config.langs, config.splits))
-    return [shard for shard in data.manifest.shards if shard.path in paths and shard.rows]
-
-
-def _check_place(origin: Files, corpus: Files, target: Files) -> None:
-    """Generated concepts go to a corpus of their own; what an encoder made is never replaced."""
-    roots = [
-        os.path.realpath(files.root) if isinstance(files, LocalFiles) else files.root for files in (origin, corpus)
-    ]
-    if roots[0] == roots[1]:
-        raise UsageError(
-            f"the generated concepts would take the place of those of {origin.root}. Give another folder for them."
-        )
-    if target.size(PLAN_PATH) is not None:
-        from lcm_data.store.plan import load_plan
-
-        plan = load_plan(target)
-        if plan is not None and "generator_revision" not in plan.config:
-            raise UsageError(
-                f"{target.root} holds embeddings that no model generated. Give another folder for the generated ones."
-            )
+    return options, None if found is None else found[1].fingerprint
 
 
 def run(config: GenerateConfig, show: Show = silent) -> Report:
@@ -222,5 +170,6 @@ def run(config: GenerateConfig, show: Show = silent) -> Report:
         "ended by": ", ".join(f"{name} {count:,}" for name, count in ends.items()),
         "ended at once": int(stats["nothing_generated"]) or None,
         "prefixes cut to their ends": int(stats["prefixes_cut"]) or None,
+        "longer than in training": int(stats.get("longer_than_trained", 0)) or None,
     }
     return replace(report, extra=extra)

@@ -82,7 +82,7 @@ def make_stage(config: QuantizeConfig) -> Stage:
         settings = {"fit": {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units}}
         settings["fit"].pop("threads")  # not a matter of what is fitted
         settings["fit"]["alpha"] = config.alpha
-    inputs = shard_inputs(data.manifest)
+    inputs = shard_inputs(data.manifest.shards)
 
     def make_plan() -> Plan:
         if config.codebook is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from lcm_data.store.files import Files
 from lcm_data.store.lock import LOCK_PATH, stage_lock
 from lcm_data.store.manifest import MANIFEST_PATH, Manifest, build_manifest, save_manifest
 from lcm_data.store.plan import CONFIG_PATH, PLAN_PATH, Plan, Unit, check_same, load_plan, save_plan
+from lcm_data.store.shard import ShardInfo
 from lcm_data.store.verify import intact
 from lcm_data.workers.base import StageWorker, Task
 
@@ -210,9 +211,9 @@ def refuse_other_space(files: Files, provenance: Mapping[str, Any]) -> None:
         check_same_space(plan.notes.get("provenance", {}), provenance, files.root, "what would be added", advice)
 
 
-def shard_inputs(manifest: Manifest) -> dict[str, str]:
-    """The shards of an upstream stage as inputs of the next: path to content hash."""
-    return {shard.path: f"{shard.rows} rows, sha256 {shard.sha256}" for shard in manifest.shards}
+def shard_inputs(shards: Iterable[ShardInfo]) -> dict[str, str]:
+    """Shards of an upstream stage as inputs of the next: path to content hash."""
+    return {shard.path: f"{shard.rows} rows, sha256 {shard.sha256}" for shard in shards}
 
 
 def provenance_metadata(provenance: Mapping[str, Any]) -> dict[str, str]:

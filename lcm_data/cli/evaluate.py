@@ -23,10 +23,10 @@ _text = partial(option, panel="Sentences")
 _run = partial(option, panel="Running")
 
 CheckpointsArgument = Annotated[
-    list[str], typer.Argument(metavar="CHECKPOINT...", help="Runs or checkpoints; or name=folder.", show_default=False)
+    list[str], typer.Argument(metavar="CHECKPOINT", help="Runs or checkpoints; or name=folder.", show_default=False)
 ]
 ReplaceOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an earlier report.", rich_help_panel="Running")
+    bool, typer.Option("--overwrite", help="Replace an earlier report.", rich_help_panel="Output")
 ]
 _HOW = {"config", "print_config", "json", "quiet", "sampling"}
 _LINE_SECONDS = 15.0
@@ -39,8 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     checkpoints: CheckpointsArgument,
-    corpus: Annotated[str, typer.Argument(help="Corpus with embeddings.", show_default=False)],
-    out: Annotated[str | None, _run("Folder for report.json.")] = None,
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="With embeddings.", show_default=False)],
     splits: Annotated[list[str] | None, _data("Split; repeatable.", flags="--split", default="test")] = None,
     langs: Annotated[list[str] | None, _data("Only this language; repeatable.", flags="--lang")] = None,
     documents: Annotated[int | None, _data("Of a language and split, 0 for all.", default="1000")] = None,
@@ -62,10 +61,11 @@ def evaluate(
     prefix_share: Annotated[float | None, _text("Share of them that is given.", default="0.5")] = None,
     max_new: Annotated[int | None, _text("New sentences at most.", default="32")] = None,
     end_of_text: Annotated[str | None, _text("Concept that ends a text: auto, none, file.", default="auto")] = None,
-    dtype: Annotated[str | None, _run("float32, bfloat16, float16.", default="float32")] = None,
+    dtype: Annotated[str | None, _run("Networks: float32, bfloat16, float16.", default="float32")] = None,
     device: Annotated[str | None, _run("auto, cpu or cuda.", default="auto")] = None,
     threads: Annotated[int | None, _run("CPU threads; torch's default if not given.")] = None,
     config: ConfigOption = None,
+    out: Annotated[str | None, option("Folder for report.json.", panel="Output")] = None,
     overwrite: ReplaceOption = False,
     print_config: PrintConfigOption = False,
     json: JsonOption = False,

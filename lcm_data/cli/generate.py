@@ -42,7 +42,9 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    checkpoint: Annotated[str, typer.Argument(help="Run or checkpoint that 'train' wrote.", show_default=False)],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="Run or checkpoint that 'train' wrote.", show_default=False)
+    ],
     prefixes: Annotated[str, typer.Argument(metavar="CORPUS", help="Its documents are continued.", show_default=False)],
     corpus: Annotated[str, typer.Argument(metavar="OUT", help="Corpus to make.", show_default=False)],
     splits: Annotated[list[str] | None, _prefix("Split to read, or 'all'; repeatable.", flags="--split",
@@ -83,11 +85,11 @@ def generate(
 ) -> None:  # fmt: skip
     """Write documents on: their first sentences in, new sentence embeddings out.
 
-    OUT is a corpus whose rows have the ids of the sentences they stand for;
+    OUT is a corpus of them, under the ids of the sentences they stand for.
 
-    'lcm-data decode OUT OUT-text --lang eng_Latn' says them.
+    As sentences: lcm-data decode OUT OUT-text --lang eng_Latn
 
-    Example: lcm-data generate runs/two-tower my-corpus written --sampling guidance=2
+    Example: lcm-data generate runs/two-tower my-corpus written --max-new 16
     """
     values = given(**{name: value for name, value in locals().items() if name not in _HOW})
     if sampling:

@@ -17,6 +17,7 @@ from lcm_data.store.plan import Plan, load_plan, refuse_newer
 from lcm_data.store.shard import ShardInfo, parse_shard_path
 
 MANIFEST_PATH = "_lcm/manifest.json"
+_VERBS = {"segments": "segment", "embeddings": "encode", "codes": "quantize"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def load_manifest(files: Files, allow_partial: bool = False) -> Manifest:
         ) from error
     plan = load_plan(files)
     if plan is None:
-        raise InputError(f"{files.root} holds no finished stage: there is no {MANIFEST_PATH}. Run that stage first.")
+        verb = _VERBS.get(files.root.rstrip("/").rpartition("/")[2])
+        advice = f"Run 'lcm-data {verb}' first." if verb else "Run that stage first."
+        raise InputError(f"{files.root} holds no finished stage: there is no {MANIFEST_PATH}. {advice}")
     manifest = build_manifest(plan, read_commits(files))
     if not allow_partial:
         done = sum(1 for _ in manifest.shards)

@@ -27,7 +27,7 @@ ROW_GROUP_MIN, ROW_GROUP_MAX = 1024, 2048
 """Rows of a row group: 2-4 MiB of half floats, 2.4 ms to fetch one random sentence."""
 
 _BLOCK = 1 << 22
-_REDO = "Delete it and run its stage again: only its unit is done anew."
+_REDO = "run its stage again: only its unit is done anew."
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,13 @@ def _shard_errors(files: Files, path: str) -> Iterator[None]:
         with storage_errors("read", f"{files.root}/{path}"):
             yield
     except FileNotFoundError as error:
-        raise VerificationError(f"the shard {files.root}/{path} is missing. {_REDO}") from error
+        raise VerificationError(f"the shard {files.root}/{path} is missing: {_REDO}") from error
     except (pa.ArrowException, StorageError) as error:
         # A page whose checksum is wrong comes from pyarrow as a bare OSError, which no disk or network raises.
         if isinstance(error, StorageError) and (type(error.__cause__) is not OSError or error.__cause__.errno):
             raise
         raise VerificationError(
-            f"the shard {files.root}/{path} is damaged: {error.__cause__ or error}. {_REDO}"
+            f"the shard {files.root}/{path} is damaged: {error.__cause__ or error}. Delete it and {_REDO}"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -15,11 +14,11 @@ from lcm_data.quantize.codebook import Codebook
 from lcm_data.quantize.storage import load_codebook
 from lcm_data.space import check_same_space
 from lcm_data.store.files import open_files
+from lcm_data.store.manifest import MANIFEST_PATH
 from lcm_models.data.documents import Array, SourceFacts
+from lcm_models.data.warn import log
 
 NORMALIZER = "normalizer.safetensors"
-
-log = logging.getLogger("lcm_models.data")
 
 
 def find_end_of_text(setting: str | None, sources: Sequence[SourceFacts]) -> Concept | None:
@@ -56,9 +55,9 @@ def find_normalizer(source: SourceFacts, file: str | None = None) -> Normalizer:
         with local_copy(name) as path:
             normalizer = Normalizer.load(path)
     except FileNotFoundError as error:
-        raise UsageError(
-            f"no normaliser: {name} does not exist. Run 'lcm-data normalize {source.name}', or name another file."
-        ) from error
+        is_corpus = open_files(source.name).size(f"embeddings/{MANIFEST_PATH}") is not None
+        advice = f"Run 'lcm-data normalize {source.name}', or" if is_corpus else "Fit one (lcm_data.normalize), and"
+        raise UsageError(f"no normaliser: {name} does not exist. {advice} set model.normalizer to its file.") from error
     advice = f"Fit one on this corpus with 'lcm-data normalize {source.name}'."
     if normalizer.dim != source.dim:
         raise UsageError(
@@ -69,7 +68,10 @@ def find_normalizer(source: SourceFacts, file: str | None = None) -> Normalizer:
     if not normalizer.info.is_of(source.provenance):
         said = f"the normaliser {name} was fitted on vectors of other weights than those of {source.name}"
         if file is None:
-            raise UsageError(f"{said} now. Run 'lcm-data normalize {source.name} --overwrite', or name another file.")
+            raise UsageError(
+                f"{said} now. Run 'lcm-data normalize {source.name} --overwrite', or set model.normalizer to another "
+                "file."
+            )
         log.warning("%s, in the same space", said)
     return normalizer
 

@@ -6,7 +6,18 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from lcm_data.errors import UnknownNameError
+from lcm_data.languages import parse_language
+from lcm_data.store.files import absolute
 from lcm_models.config import Frozen
+
+
+def _code(name: str) -> str:
+    """The FLORES-200 code of a language by any of its names; a name that is none may be known to the source."""
+    try:
+        return parse_language(name)
+    except UnknownNameError:
+        return name
 
 
 class SourceConfig(Frozen):
@@ -32,6 +43,11 @@ class SourceConfig(Frozen):
     unmatched: Literal["refuse", "skip"] = Field("refuse", description="What to do with prompts without an answer.")
     column: str = Field("text_sentences_sonar_emb", description="Nested: column of the vectors (of the answers).")
     prompt_column: str | None = Field(None, description="Nested: column of the vectors of the prompts.")
+
+    @field_validator("langs", "answer_langs")
+    @classmethod
+    def _codes(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else tuple(map(_code, names))
 
     @property
     def is_pairs(self) -> bool:
@@ -103,6 +119,18 @@ class DataConfig(Frozen):
         """
         sources = [source.model_copy(update={"splits": (split,)}) for source in self.sources]
         return self.model_copy(update={"sources": tuple(sources), "endless": False, "shuffle": True, "seed": 0})
+
+    def absolute(self) -> DataConfig:
+        """The same with absolute paths, for processes that start elsewhere."""
+        sources = [
+            source.model_copy(
+                update={"path": absolute(source.path), "answers": source.answers and absolute(source.answers)}
+            )
+            for source in self.sources
+        ]
+        ends = {name: getattr(self, name) for name in ("end_of_text", "end_of_prompt")}
+        files = {name: absolute(file) for name, file in ends.items() if file not in (None, "auto")}
+        return self.model_copy(update={"sources": tuple(sources), **files})
 
     def identity(self) -> dict[str, Any]:
         """What decides the batches, apart from the rows of the sources: may not change when a run is resumed."""

@@ -6,8 +6,6 @@ sentence id where the two stages differ: ``quantize`` may have rejected sentence
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,13 +14,13 @@ import pyarrow.compute as pc
 from lcm_data import schema
 from lcm_data.corpus import Corpus, StageData, open_corpus
 from lcm_data.errors import InputError, UsageError
+from lcm_data.store.files import open_files
 from lcm_data.store.plan import load_plan
 from lcm_data.store.shard import document_groups
 from lcm_models.data.config import SourceConfig
 from lcm_models.data.documents import Array, Documents, SourceFacts, digest
 from lcm_models.data.shards import Kept, ShardReader
-
-log = logging.getLogger("lcm_models.data")
+from lcm_models.data.warn import log
 
 _LISTED = 1024
 """Shards whose blocks and documents are remembered: some 20 KiB each."""
@@ -37,7 +35,7 @@ class CorpusSource:
     """
 
     def __init__(self, config: SourceConfig, with_codes: bool = False) -> None:
-        corpus = open_corpus(config.path)
+        corpus = _open(config.path)
         self.data: StageData = corpus.embeddings
         self.shards = self.data.shards(config.langs, config.splits)
         if not self.shards:
@@ -167,6 +165,18 @@ class _Codes:
         sid_M = table["sid"].to_numpy()
         order = np.argsort(sid_M)
         return sid_M[order], schema.vectors(table["codes"])[order]
+
+
+def _open(path: str) -> Corpus:
+    try:
+        return open_corpus(path)
+    except InputError as error:
+        if any(name.endswith(".parquet") for name in open_files(path).list()):
+            raise InputError(
+                f"{path} is not a corpus, but holds Parquet files. If their rows are documents with lists of vectors, "
+                f"say so: data.sources=[{{path='{path}', kind='nested'}}]."
+            ) from error
+        raise
 
 
 def _names(names: tuple[str, ...] | None) -> str:

@@ -5,21 +5,19 @@ Where the answers are is found once, from their ids alone, and held as a dict: a
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import numpy as np
 
 from lcm_data.errors import UsageError
-from lcm_data.space import check_same_space
+from lcm_data.space import check_same_space, has_other_weights
 from lcm_data.store.shard import parse_shard_path
 from lcm_models.data.config import SourceConfig
 from lcm_models.data.corpus import CorpusSource
 from lcm_models.data.documents import Array, Documents, Source, SourceFacts, digest
 from lcm_models.data.nested import join
 from lcm_models.data.shards import Kept
-
-log = logging.getLogger("lcm_models.data")
+from lcm_models.data.warn import log
 
 _BLOCKS_HELD = 8
 """Blocks of answers held. Corpora made from the same files need one or two at a time."""
@@ -121,7 +119,7 @@ class PairSource:
 
 
 def check_same_source(first: SourceFacts, second: SourceFacts) -> None:
-    """Refuse to bring sources together whose vectors or codes do not mean the same.
+    """Refuse to bring sources together whose vectors or codes do not mean the same, and warn where they may not.
 
     Raises:
         UsageError: they differ in width or codebook.
@@ -138,6 +136,11 @@ def check_same_source(first: SourceFacts, second: SourceFacts) -> None:
             f"the codes of {first.name} and {second.name} are of two codebooks. Make both with one: "
             f"'lcm-data quantize {second.name} --codebook {first.name}/codebook --overwrite'."
         )
+    if has_other_weights(first.provenance, second.provenance):
+        log.warning(
+            "%s and %s were encoded with different weights under the name of one space: unless one encoder was made "
+            "for the space of the other, %s", first.name, second.name, advice[0].lower() + advice[1:],
+        )  # fmt: skip
 
 
 def _subset(documents: Documents, chosen: list[int]) -> Documents:

@@ -6,6 +6,8 @@ Shapes: B rows, S concepts, Q places, D concept width.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -13,12 +15,11 @@ from torch import Generator, Tensor
 
 from lcm_data.errors import UsageError
 from lcm_models.config import ModelConfig
+from lcm_models.diffusion.fragility import FragilityRegressor, fragility_weight
 from lcm_models.diffusion.objective import (
     DiffusionConfig,
-    FragilityRegressor,
     draw_dropped,
     draw_levels,
-    fragility_weight,
     normal,
     snr_weight,
 )
@@ -45,9 +46,24 @@ class DiffusionModel(ConceptModel):
         self._fragility: tuple[FragilityRegressor, ...] = ()
 
     def set_fragility(self, regressor: FragilityRegressor) -> None:
-        """What weighs errors if the config says so; moved to the model's device, neither trained nor saved with it."""
+        """What weighs errors if the config says so; it moves with the model, and is neither trained nor saved with it.
+
+        Raises:
+            UsageError: it is for concepts of another width.
+        """
+        if regressor.dim != self.config.concept_dim:
+            raise UsageError(
+                f"the regressor of fragility is for concepts of {regressor.dim} dimensions, the model for "
+                f"{self.config.concept_dim}: fit one on this corpus."
+            )
         # In a tuple PyTorch does not take it for a part of the model.
         self._fragility = (regressor.to(self.device).requires_grad_(False).eval(),)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> DiffusionModel:
+        for regressor in self._fragility:
+            regressor._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def draw(self, batch: Batch, generator: Generator | None = None) -> Draws:
         """A level of noise, the noise, and whether context is dropped, for every place on its own."""

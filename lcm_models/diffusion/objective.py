@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from lcm_models.config import Frozen
 from lcm_models.diffusion.schedules import Prediction, ScheduleConfig
@@ -30,15 +29,20 @@ class DiffusionConfig(Frozen):
     )
     snr_clamp: tuple[float, float] = Field((0.0, 5.0), description="Bounds of the SNR weight; the paper also (0, 10).")
     fragility: tuple[float, float] = Field((-4.0, 3.5), description="a and b of eq 19.")
+    regressor: str | None = Field(
+        None, description="Of fragility: a file that lcm_models.diffusion.fragility wrote; needed to train with it."
+    )
     drop_context: float = Field(0.15, ge=0, le=1, description="Share of places trained without context, for guidance.")
 
     @model_validator(mode="after")
-    def _has_a_target(self) -> DiffusionConfig:
+    def _fits(self) -> DiffusionConfig:
         if self.prediction == "epsilon" and self.schedule.zero_terminal_snr:
             raise ValueError(
                 "prediction 'epsilon' says nothing where a level is noise only: "
                 "choose 'x0' or 'v', or set schedule.zero_terminal_snr to false"
             )
+        if self.regressor is not None and self.weighting != "fragility":
+            raise ValueError(f"regressor is for weighting 'fragility', and weighting is {self.weighting!r}")
         return self
 
 
@@ -92,26 +96,3 @@ def normal(shape: tuple[int, ...], generator: Generator | None, device: torch.de
 def snr_weight(log_snr: Tensor, clamp: tuple[float, float]) -> Tensor:
     """Eq 17: the signal-to-noise ratio between two bounds."""
     return log_snr.exp().clamp(*clamp)
-
-
-def fragility_weight(score: Tensor, parameters: tuple[float, float]) -> Tensor:
-    """Eq 19: ``sigmoid(a * fragility + b)``; fragile concepts count less, a being negative."""
-    a, b = parameters
-    return torch.sigmoid(a * score + b)
-
-
-class FragilityRegressor(nn.Module):
-    """Fragility of a normalised concept, an MLP of 3 layers (§2.4.4). The paper does not give its hidden width.
-
-    Train it on concepts and their measured fragility, then give it to the model whose errors it is to weigh.
-    """
-
-    def __init__(self, dim: int, hidden: int = 1024) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(*sizes) for sizes in ((dim, hidden), (hidden, hidden), (hidden, 1)))
-
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        """[..., D] to [...]."""
-        first, second, last = self.layers
-        score: Tensor = last(F.relu(second(F.relu(first(x_BSD))))).squeeze(-1)
-        return score

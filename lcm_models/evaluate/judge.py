@@ -29,6 +29,11 @@ class Judge:
     language_model: LanguageModel | None = None
     coherence: CoherenceModel | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to say or judge sentences with."""
+        return self.decoder is None and self.language_model is None and self.coherence is None
+
     def add(self, scored: Scored, material: Material, is_truth: bool, max_new: int) -> None:
         """Add the figures of sentences to ``scored``. The truth says the sentences of the corpus.
 

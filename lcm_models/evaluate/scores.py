@@ -42,6 +42,10 @@ class Scored:
     guess_KD: Array = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     continued: list[Continued] = field(default_factory=list)
 
+    def forget_vectors(self) -> None:
+        """Keep figures and counts only."""
+        self.guess_KD, self.continued = np.zeros((0, 0), np.float32), []
+
 
 @dataclass(frozen=True)
 class Material:

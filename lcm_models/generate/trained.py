@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from lcm_data.end_of_text import END_OF_TEXT, Concept
 from lcm_data.errors import CheckpointError, UsageError
-from lcm_data.space import check_same_space
+from lcm_data.space import check_same_space, has_other_weights
 from lcm_data.store.files import open_files
 from lcm_data.store.shard import sha256_of
 from lcm_data.tables import resolve
@@ -24,6 +25,8 @@ from lcm_models.data.documents import SourceFacts
 from lcm_models.diffusion.sampler import DiffusionSampling, sampling_levels
 from lcm_models.model import ConceptModel
 from lcm_models.train.config import checked
+
+log = logging.getLogger("lcm_models.generate")
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,22 @@ class TrainedFacts:
     @property
     def window(self) -> int:
         """The longest documents it has seen in training, or takes if that is not known."""
-        most = int(self.notes["config"]["max_len"])
-        return min(most, int(self.notes.get("data", {}).get("max_len", most)))
+        return min(self.max_len, int(self.notes.get("data", {}).get("max_len", self.max_len)))
+
+    @property
+    def max_len(self) -> int:
+        """The longest documents it takes."""
+        return int(self.notes["config"]["max_len"])
+
+    def warn_of_length(self, read: int, new: int, advice: str) -> None:
+        """Say so if documents of so many concepts, as far as the model takes them, are longer than in training."""
+        length = min(read + new, self.max_len)
+        if length > self.window:
+            grows = f"grow to {length} concepts ({read} read, {length - read} new)" if new else f"have {read} concepts"
+            log.warning(
+                "documents may %s, and %s was trained on %d at most: what comes after is extrapolated. %s",
+                grows, self.folder, self.window, advice,
+            )  # fmt: skip
 
     @property
     def step(self) -> int:
@@ -86,6 +103,12 @@ class TrainedFacts:
             )
         advice = "Give a corpus of the encoder it was trained with."
         check_same_space(self.provenance, provenance, f"the model {self.folder}", root, advice)
+        if has_other_weights(self.provenance, provenance):
+            log.warning(
+                "%s was encoded with other weights than what the model %s learned, under the name of one space: unless "
+                "one encoder was made for the space of the other, the model does not know its concepts",
+                root, self.folder,
+            )  # fmt: skip
 
     def sampling(self, given: Mapping[str, Any]) -> Frozen:
         """Settings of sampling.

@@ -94,6 +94,7 @@ class GenerateWorker:
     _model: ConceptModel | None = field(default=None, init=False, repr=False, compare=False)
     _sampling: Frozen | None = field(default=None, init=False, repr=False, compare=False)
     _end_D: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _window: int = field(default=0, init=False, repr=False, compare=False)
 
     @property
     def files(self) -> Files:
@@ -106,7 +107,7 @@ class GenerateWorker:
         facts = read_trained(options.checkpoint)
         check_identity("model", self.metadata, {"generator_revision": facts.revision()}, ("generator_revision",))
         self._model = load_model(facts.folder, device=device_of(options.device)).model
-        self._sampling = facts.sampling(options.sampling)
+        self._sampling, self._window = facts.sampling(options.sampling), facts.window
         if options.end_of_text is not None:
             self._end_D = torch.from_numpy(Concept.load(options.end_of_text).vector)
 
@@ -160,11 +161,12 @@ class GenerateWorker:
 
     def _assemble(self, loaded: _Loaded, lang: str, found: dict[int, Continuation], seconds: float) -> UnitOutput:
         split, _, _ = parse_shard_path(loaded.task.unit.spec["shard"])
-        documents, cut = [], 0
+        documents, cut, longer = [], 0, 0
         for index, made in sorted(found.items()):
             table = loaded.documents[index]
             number = self.options.num_prefix(table.num_rows)
             cut += number > self.options.context
+            longer += min(number, self.options.context) + len(made.x_ND) > self._window
             first = table["sent_idx"][number - 1].as_py() + 1 if number else 0
             doc_id = table["doc_id"][0].as_py()
             documents.append(GeneratedDocument(doc_id, table.slice(0, number), first, made.x_ND.numpy(), made.stop))
@@ -177,6 +179,7 @@ class GenerateWorker:
             "documents": float(len(documents)),
             "generated": float(new),
             "prefixes_cut": float(cut),
+            "longer_than_trained": float(longer),
             "nothing_generated": float(sum(not len(document.x_ND) for document in documents)),
             "busy_seconds": seconds,
         }

@@ -57,7 +57,7 @@ def save_checkpoint(folder: Path, step: int, world: World, write: Callable[[Path
     partial = folder / f".{final.name}.partial"
     with storage_errors("write", str(final)):
         if world.rank == 0:
-            for left in folder.glob(".step-*.partial"):  # by a run that was killed, perhaps at another step
+            for left in _remains(folder):
                 shutil.rmtree(left, ignore_errors=True)
             partial.mkdir(parents=True)
         world.wait()
@@ -67,6 +67,18 @@ def save_checkpoint(folder: Path, step: int, world: World, write: Callable[[Path
             _finish(partial, final)
         world.wait()
     return final
+
+
+def _remains(folder: Path) -> list[Path]:
+    """What a run that was killed left here: half written, perhaps at another step, or half deleted by ``thin_out``.
+
+    The latter has lost its ``complete.json``; one that has it is left alone, even if it is damaged.
+    """
+    found = [*folder.glob(".step-*.partial")]
+    for child in folder.iterdir() if folder.is_dir() else ():
+        if _NAME.fullmatch(child.name) and child.is_dir() and COMPLETE not in os.listdir(child):
+            found.append(child)
+    return found
 
 
 def _finish(partial: Path, final: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 
 from lcm_data.end_of_text import END_OF_TEXT
 from lcm_data.errors import InputError, UsageError
+from lcm_data.store.files import absolute
+from lcm_data.store.shard import sha256_of
 from lcm_data.tables import resolve
 from lcm_data.version import __version__
 from lcm_models import LCMS
@@ -19,7 +21,10 @@ from lcm_models.checkpoint import CODEBOOK, KIND
 from lcm_models.config import ModelConfig, make_config
 from lcm_models.data import ConceptLoader, DataConfig, find_codebook, find_normalizer
 from lcm_models.data.artefacts import find_end_of_text
+from lcm_models.data.documents import SourceFacts
 from lcm_models.data.loader import open_sources
+from lcm_models.diffusion.fragility import FragilityRegressor
+from lcm_models.diffusion.model import DiffusionModel, DiffusionModelConfig
 from lcm_models.model import Batch, ConceptModel
 from lcm_models.quant_lcm import QuantLCM
 
@@ -42,11 +47,13 @@ class ConceptTask:
     def build(self) -> ConceptModel:
         """The model with its normaliser, and codebook if it needs one."""
         model: ConceptModel = resolve(LCMS, self.variant, "model")(self.config)
-        facts = open_sources(self.data)[0].facts
+        facts = _facts(self.data)[0]
         if self.normalizer != "none":
             model.set_normalizer(find_normalizer(facts, self.normalizer))
         if isinstance(model, QuantLCM):
             model.set_codebook(find_codebook(facts, self.codebook))
+        if isinstance(model, DiffusionModel) and model.config.diffusion.regressor:
+            model.set_fragility(FragilityRegressor.load(model.config.diffusion.regressor))
         return model
 
     def loader(self, rank: int, world_size: int) -> ConceptLoader:
@@ -63,8 +70,10 @@ class ConceptTask:
 
     def identity(self) -> dict[str, dict[str, Any]]:
         """Variant and sizes, and what decides the batches."""
-        model = {"variant": self.variant, "normalizer": self.facts["normalizer"], "codebook": self.facts["codebook"]}
-        return {"model": {**self.config.model_dump(mode="json"), **model}, "data": self.data.identity()}
+        parts = {name: self.facts[name] for name in ("normalizer", "codebook", "fragility") if name in self.facts}
+        model = {**self.config.model_dump(mode="json"), "variant": self.variant, **parts}
+        model.get("diffusion", {}).pop("regressor", None)  # what is in the file counts, not where it is
+        return {"model": model, "data": self.data.identity()}
 
     def notes(self) -> dict[str, Any]:
         """All that ``lcm_models.load_model`` needs, and where the model comes from."""
@@ -79,7 +88,7 @@ class ConceptTask:
 
     def write_assets(self, folder: Path) -> None:
         """What weights do not hold: the codebook, and the concept that documents ended with."""
-        facts = [source.facts for source in open_sources(self.data)]
+        facts = _facts(self.data)
         if self.facts["codebook"]:
             find_codebook(facts[0], self.codebook).save(folder / CODEBOOK)
         end = find_end_of_text(self.data.end_of_text, facts)
@@ -121,7 +130,7 @@ def make_task(
     loader = ConceptLoader(data.model_copy(update={"prefetch": 0}))
     facts: dict[str, Any] = {
         "provenance": dict(loader.provenance),
-        "sources": [{"path": each.facts.name, "identity": each.facts.identity} for each in open_sources(data)],
+        "sources": [{"path": absolute(each.name), "identity": each.identity} for each in _facts(data)],
         "normalizer": "" if normalizer == "none" else loader.normalizer(normalizer).fingerprint,
         "codebook": "",
     }
@@ -133,14 +142,36 @@ def make_task(
         values.setdefault("num_units", book.num_units)
     config = make_config(kind.config_type, preset, values)
     _check(config, data, loader.dim)
+    if isinstance(config, DiffusionModelConfig) and config.diffusion.regressor:
+        with open(config.diffusion.regressor, "rb") as stream:
+            facts["fragility"] = sha256_of(stream)
+        found = config.diffusion.model_copy(update={"regressor": absolute(config.diffusion.regressor)})
+        config = config.model_copy(update={"diffusion": found})
     if validates:
         _check_validation(data)
-    return ConceptTask(variant, config, data, normalizer, codebook, facts)
+    normalizer = normalizer if normalizer in (None, "none") else absolute(normalizer)
+    codebook = codebook and absolute(codebook)
+    return ConceptTask(variant, config, data.absolute(), normalizer, codebook, facts)
+
+
+def _facts(data: DataConfig) -> list[SourceFacts]:
+    return [source.facts for source in open_sources(data)]
 
 
 def _check(config: ModelConfig, data: DataConfig, dim: int) -> None:
     if config.concept_dim != dim:
         raise UsageError(f"model.concept_dim is {config.concept_dim}, the corpus has {dim} dimensions: leave it out.")
+    if isinstance(config, DiffusionModelConfig) and config.diffusion.weighting == "fragility":
+        if config.diffusion.regressor is None:
+            raise UsageError(
+                "model.diffusion.weighting is 'fragility': set model.diffusion.regressor to the file of a regressor "
+                "(see lcm_models.diffusion.fragility), or choose 'none' or 'snr'."
+            )
+        found = FragilityRegressor.load(config.diffusion.regressor).dim
+        if found != dim:
+            raise UsageError(
+                f"{config.diffusion.regressor} is for {found} dimensions, the corpus has {dim}: fit one on this corpus."
+            )
     if data.max_len > config.max_len:
         raise UsageError(
             f"data.max_len is {data.max_len}, and the model takes {config.max_len} concepts (model.max_len): "

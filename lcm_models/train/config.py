@@ -5,16 +5,18 @@ Those of model and data stand with their owners.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from lcm_data.errors import PlanMismatchError, UnknownNameError, UsageError
-from lcm_models.config import Frozen
+from lcm_data.store.files import absolute
+from lcm_models.config import Frozen, what_is_wrong
 
 C = TypeVar("C", bound=BaseModel)
 Settings = dict[str, dict[str, Any]]
@@ -78,6 +80,11 @@ class TrainConfig(Frozen):
     )
     timeout: float = Field(600.0, gt=0, description="Seconds to wait for another process before giving up.")
 
+    @field_validator("init_from")
+    @classmethod
+    def _found_elsewhere(cls, path: str | None) -> str | None:
+        return path and absolute(path)
+
 
 FREE = {
     "optim.schedule_steps",
@@ -96,21 +103,10 @@ def checked(kind: type[C], section: str, values: Mapping[str, Any]) -> C:
         UnknownNameError: no such setting; names the nearest.
         UsageError: a value does not fit.
     """
-    for name in values:
-        if name not in kind.model_fields:
-            raise UnknownNameError(f"setting of [{section}]", name, kind.model_fields)
     try:
         return kind(**values)
     except ValidationError as error:
-        raise UsageError("; ".join(_problem(section, dict(item)) for item in error.errors()) + ".") from error
-
-
-def _problem(section: str, item: Mapping[str, Any]) -> str:
-    name = ".".join(map(str, (section, *item["loc"])))
-    if item["type"] == "missing":
-        return f"{name}: is required and was not given"
-    own = item.get("ctx", {}).get("error")
-    return f"{name}: {own}" if own else f"{name}: {item['msg']}, got {item['input']!r}"
+        raise what_is_wrong(kind, error, section) from error
 
 
 def read_settings(file: str | None, assignments: list[str], sections: tuple[str, ...]) -> Settings:
@@ -172,14 +168,24 @@ def _with_null(value: Any) -> Any:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``section.group.name`` -> value."""
+    """Nested settings as ``section.group.name`` -> value; lists of groups as their number, and ``list.0.name``."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+            found[f"{prefix}{name}"] = f"{len(value)} of them"
+            for number, each in enumerate(value):
+                found |= flat(each, f"{prefix}{name}.{number}.")
         else:
             found[prefix + name] = value
     return found
+
+
+def _is_beyond(name: str, settings: Mapping[str, Any]) -> bool:
+    """Is it of a list, at a place where the list in ``settings`` has ended?"""
+    group = re.match(r".*\.\d+\.", name)
+    return group is not None and not any(other.startswith(group[0]) for other in settings)
 
 
 def refuse_changes(stored: Mapping[str, Any], now: Mapping[str, Any], folder: str) -> None:
@@ -192,7 +198,9 @@ def refuse_changes(stored: Mapping[str, Any], now: Mapping[str, Any], folder: st
     lines = [
         f"  {name}: {before.get(name, 'not set')!r} -> {after.get(name, 'not set')!r}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and name not in FREE
+        if before.get(name) != after.get(name)
+        and name not in FREE
+        and not (_is_beyond(name, before) or _is_beyond(name, after))
     ]
     if lines:
         raise PlanMismatchError(

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -29,6 +28,7 @@ from lcm_models.train.run import Run, StopRequest
 from lcm_models.train.schedule import lr_at
 from lcm_models.train.state import TrainState
 from lcm_models.train.task import reseed
+from lcm_models.train.validation import shared_out
 
 _VALIDATION = 1 << 32
 """Stands for the step in the seeds of validation batches; no step has this number."""
@@ -83,7 +83,7 @@ class Trainer:
         self.valid_loss: float | None = None
         self.loss: float | None = None
         self._batches: Iterator[Any] = iter(state.loader)
-        self._valid_batches: list[Any] | None = None
+        self._held_out: Iterable[Any] | None = None
 
     def train(self) -> Meter:
         """All steps that are left.
@@ -207,24 +207,21 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> None:
         """The loss over the held-out batches, shared out over the processes, with the same draws every time."""
-        if self._valid_batches is None:
-            self._valid_batches = list(islice(self.run.task.validation(), self.config.valid_batches))
-        batches, model = self._valid_batches, self.state.model
-        if not batches:
-            return
+        held_out = self.run.task.validation() if self._held_out is None else self._held_out
+        self._held_out = None if isinstance(held_out, Iterator) else held_out  # which is good for one pass
+        model, sums = self.state.model, dict[str, torch.Tensor]()
         model.eval()
-        sums: dict[str, torch.Tensor] = {}
         with self.state.ema.in_place() if self.state.ema is not None else contextlib.nullcontext():
-            # All processes compute equally often, as sharded models must; what is over does not count.
-            for first in range(0, len(batches), self.world.size):
-                index = first + self.world.rank
-                reseed(self.config.seed, _VALIDATION, index)
+            for turn in shared_out(held_out, self.config.valid_batches, self.world.rank, self.world.size):
+                reseed(self.config.seed, _VALIDATION, turn.number)
                 with self._autocast():
-                    loss = model(batches[index % len(batches)].to(self.world.device))
+                    loss = model(turn.batch.to(self.world.device))
                 found = {"loss": loss.total, "targets": loss.num_targets, **loss.sums}
-                self._add(sums, {name: value if index < len(batches) else 0 for name, value in found.items()})
+                self._add(sums, {name: value if turn.counts else 0 for name, value in found.items()})
             reshard(model)  # before the averages go back
         model.train()
+        if not sums:  # nothing is held out
+            return
         names = sorted(sums)
         totals = dict(zip(names, self.world.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
         targets = max(1.0, totals.pop("targets"))

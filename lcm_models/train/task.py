@@ -40,7 +40,10 @@ class Task(Protocol):
         ...
 
     def validation(self) -> Iterable[Any]:
-        """Held-out batches, the same in every process and every time; none if there is nothing held out."""
+        """Held-out batches, the same in every process and every time; none if there is nothing held out.
+
+        Passed over in every validation; an iterator is asked for anew each time.
+        """
         ...
 
     def size(self, batch: Any) -> int:
@@ -53,6 +56,10 @@ class Task(Protocol):
 
     def notes(self) -> dict[str, Any]:
         """What a checkpoint says about its model, as JSON: kind, sizes, provenance."""
+        ...
+
+    def describe(self) -> dict[str, int]:
+        """``parameters``, those that are ``learning``, and ``batch_concepts``: concepts (or tokens) of a batch."""
         ...
 
     def write_assets(self, folder: Path) -> None:

@@ -83,6 +83,42 @@ def test_sentences(call: Callable[..., Any], runs: Path, prepared: Path, network
     assert found["skipped"] == []
 
 
+def test_documents_and_weights_are_read_once(
+    call: Callable[..., Any], runs: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many models there are, and also for what is said of sentences. One partition is in memory at a time."""
+    import gc
+    import weakref
+
+    from lcm_models import checkpoint
+    from lcm_models.evaluate.documents import EvalDocument, Partition
+
+    read, loaded, vectors, left = [], [], list[weakref.ref[Any]](), []
+    read_documents, load_model = Partition.documents, checkpoint.load_model
+
+    def documents(partition: Partition) -> list[EvalDocument]:
+        read.append(partition.name)
+        found = read_documents(partition)
+        gc.collect()
+        left.append(sum(each() is not None for each in vectors))
+        vectors.extend(weakref.ref(each.x_SD) for each in found)
+        return found
+
+    def load(path: str | Path, **how: Any) -> Any:
+        loaded.append(Path(path).name)
+        return load_model(path, **how)
+
+    monkeypatch.setattr(Partition, "documents", documents)
+    monkeypatch.setattr(checkpoint, "load_model", load)
+    said = (*ODD, "--model", "one", "--decode-sample", 2, "--continuations", 1, "--max-new", 2)
+    splits = ("--split", "train", "--split", "test")
+    found = call("evaluate", runs / "base", runs / "two-tower", prepared, *splits, *said, "--json", *QUICK).json
+    assert sorted(read) == sorted(found["results"]["truth"])
+    assert len(read) == 4
+    assert sorted(loaded) == ["base", "two-tower"]
+    assert left == [0, 0, 0, 0]
+
+
 def test_the_screen(call: Callable[..., Any], runs: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     named = f"first={runs / 'base'}"
@@ -95,6 +131,24 @@ def test_the_screen(call: Callable[..., Any], runs: Path, prepared: Path, monkey
     assert "Continuations" in ran.out
     assert "By split and language" in ran.out
     assert "not measured: " in ran.out
+
+
+def test_more_than_a_model_has_seen_is_told(
+    call: Callable[..., Any], runs: Path, prepared: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The models have seen 32 concepts in training and take 64."""
+    call("evaluate", runs / "base", prepared, "--continuations", 1, "--max-new", 16, "--json", *QUICK[2:])
+    assert caplog.messages == []
+    call("evaluate", runs / "base", prepared, "--continuations", 1, "--max-new", 17, "--json", *QUICK[2:])
+    (message,) = caplog.messages
+    assert message.startswith("documents may grow to 33 concepts (16 read, 17 new)")
+    caplog.clear()
+    call("evaluate", runs / "base", prepared, "--window", 40, "--json", *QUICK[2:])
+    (message,) = caplog.messages
+    assert message == (
+        f"documents may have 40 concepts, and {runs / 'base'} was trained on 32 at most: what comes after is "
+        "extrapolated. Lower --window."
+    )
 
 
 REFUSED: dict[str, tuple[list[object], str]] = {

@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "no split": (["{model}", "{corpus}", "{tmp}/o", "--split", "dev"], "no split 'dev' in"),
     "language": (["{model}", "{corpus}", "{tmp}/o", "--lang", "spa_Latn"], "no language 'spa_Latn'"),
     "same folder": (["{model}", "{corpus}", "{corpus}"], "would take the place of those of"),
-    "other stage": (["{model}", "{corpus}", "{other}"], "holds embeddings that no model generated"),
+    "other stage": (["{model}", "{corpus}", "{other}"], "holds other embeddings than generated concepts"),
     "sampling": (["{model}", "{corpus}", "{tmp}/o", "--sampling", "guidence=2"], "Did you mean 'guidance'?"),
     "no pair": (["{model}", "{corpus}", "{tmp}/o", "--sampling", "guidance"], "give name=value"),
     "too many steps": (
@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[list[object], str]] = {
         ["{model}", "{corpus}", "{tmp}/o", "--prefix-share", ".5", "--prefix-sentences", "3"],
         "give one of them",
     ),
-    "dtype": (["{model}", "{corpus}", "{tmp}/o", "--dtype", "int8"], "dtype: allowed are float32"),
+    "dtype": (["{model}", "{corpus}", "{tmp}/o", "--dtype", "int8"], "dtype: Input should be 'float32'"),
     "end of text": (["{model}", "{corpus}", "{tmp}/o", "--end-of-text", "{tmp}/e.npy"], "e.npy does not exist"),
 }
 
@@ -194,7 +194,7 @@ def changed(checkpoint: Path, folder: Path, change: Callable[[dict[str, Any]], N
 
 
 def test_models_and_corpora_that_do_not_fit(
-    call: Callable[..., Any], checkpoint: Path, prepared: Path, tmp_path: Path
+    call: Callable[..., Any], checkpoint: Path, prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     wide = changed(checkpoint, tmp_path / "wide", lambda notes: notes["config"].update(concept_dim=32))
@@ -203,11 +203,37 @@ def test_models_and_corpora_that_do_not_fit(
     message = call("generate", other, prepared, out, code=4).err
     assert "is of the space another" in message
     assert "Two spaces are never mixed" in message
+    weights = changed(checkpoint, tmp_path / "weights", lambda notes: notes["provenance"].update(encoder_revision="x"))
+    call("generate", weights, prepared, out, "--max-new", 3, "--dry-run")
+    assert caplog.messages[0].startswith(f"{prepared}/embeddings was encoded with other weights than what the model")
     odd = changed(checkpoint, tmp_path / "odd", lambda notes: notes.update(variant="three-tower"))
     assert "holds no Large Concept Model" in call("generate", odd, prepared, out, code=2).err
     base = write_checkpoint(tmp_path / "base", "base", prepared)
     message = call("generate", base, prepared, out, "--prefix-sentences", 0, code=2).err
     assert "base needs a prefix of 1 sentence at least" in message
+
+
+def test_documents_longer_than_any_in_training_are_told(
+    call: Callable[..., Any], checkpoint: Path, prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The checkpoint has seen 32 concepts in training and takes 64."""
+    rules = ("--repetition-cosine", "none", "--end-of-text", "none", "--sampling", "steps=1")
+    where = ("generate", checkpoint, prepared)
+    args = (*rules, "--threads", 1, "--json")
+    call(*where, tmp_path / "none", *args, "--max-new", 16, "--dry-run")
+    call(*where, tmp_path / "none", *args, "--max-new", 30, "--prefix-sentences", 2, "--dry-run")
+    assert caplog.messages == []
+    found = call(*where, tmp_path / "out", *args, "--max-new", 31).json
+    (message,) = caplog.messages
+    assert message == (
+        f"documents may grow to 47 concepts (16 read, 31 new), and {checkpoint} was trained on 32 at most: what comes "
+        "after is extrapolated. Lower --max-new or --context."
+    )
+    lengths = [len(each) for each in open_corpus(prepared).embeddings.documents(splits=["test"])]
+    assert found["extra"]["longer than in training"] == sum(-(-length // 2) + 31 > 32 for length in lengths) > 0
+    caplog.clear()
+    call(*where, tmp_path / "none", *args, "--max-new", 60, "--context", 30, "--dry-run")
+    assert caplog.messages[0].startswith("documents may grow to 64 concepts (30 read, 34 new), and")
 
 
 def test_a_quantised_model_brings_its_codebook(call: Callable[..., Any], prepared: Path, tmp_path: Path) -> None:

@@ -7,13 +7,12 @@ import torch
 from toylcm import DENOISING, DIM, documents, toy_model
 
 from lcm_data.errors import UsageError
+from lcm_models.diffusion.fragility import FragilityRegressor, fragility_weight
 from lcm_models.diffusion.model import DiffusionModel
 from lcm_models.diffusion.objective import (
     DiffusionConfig,
-    FragilityRegressor,
     draw_dropped,
     draw_levels,
-    fragility_weight,
     level_probabilities,
     snr_weight,
 )

@@ -323,7 +323,7 @@ def test_one_corpus_never_lies_in_the_other(tmp_path: Path, small: Path) -> None
 def test_sentences_of_documents_are_never_replaced(tmp_path: Path, small: Path) -> None:
     other = copy(small, tmp_path / "other")
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match="holds sentences that no decoder said"):
+        with pytest.raises(UsageError, match="holds other segments than decoded sentences"):
             odd(small, other, overwrite=overwrite)
     check_whole(other, ["segments", "embeddings"])
 

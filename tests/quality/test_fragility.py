@@ -13,7 +13,7 @@ pytest.importorskip("sacrebleu", reason="needs the extra 'quality'")
 from lcm_data.decode import Decoder
 from lcm_data.encode import Encoder
 from lcm_data.normalize import Normalizer
-from lcm_data.quality.fragility import disturb, length_buckets, measure, noise_levels
+from lcm_data.quality.fragility import disturb, length_buckets, measure, noise_levels, of_sentences
 from lcm_data.quality.roundtrip import likeness, round_trip
 from lcm_data.quality.sentences import Sentences, embed_texts
 
@@ -90,6 +90,18 @@ def test_noise_hurts_a_decoder_that_knows(sentences: Sentences, normalizer: Norm
         assert found.fragility[name] == pytest.approx(-np.mean(values[1:]))
     assert found.curve.scores["cosine"] == pytest.approx(found.curve.scores["judge"], abs=1e-4)
     assert found.curve.levels == (0.0, *noise_levels(9))
+
+
+def test_fragility_of_single_sentences(sentences: Sentences, normalizer: Normalizer) -> None:
+    levels, decode = noise_levels(3), Lookup(sentences)
+    each = of_sentences(sentences, normalizer, levels, decode)
+    assert each.shape == (30,)
+    assert each.min() >= 0
+    assert each.max() <= 1
+    whole = measure(sentences, normalizer, levels, decode, {})
+    assert each.mean() == pytest.approx(1 + whole.fragility["chrf"] / 100)
+    worst = measure(sentences, normalizer, levels, decode, {}).worst[0]
+    assert each.max() == pytest.approx(1 + worst["fragility"] / 100)
 
 
 def test_by_length_and_worst(sentences: Sentences, normalizer: Normalizer) -> None:

@@ -200,7 +200,7 @@ def test_a_damaged_shard_says_so(tmp_path: Path, keep: int) -> None:
 
 
 def test_a_missing_shard_says_so(tmp_path: Path) -> None:
-    with pytest.raises(VerificationError, match=r"the shard .*/data/x is missing. Delete it and run"):
+    with pytest.raises(VerificationError, match=r"the shard .*/data/x is missing: run its stage again"):
         next(iter_row_groups(open_files(tmp_path), "data/x"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -298,6 +299,28 @@ def test_a_missing_or_foreign_corpus(corpus: Path, other: Path, tmp_path: Path) 
     refused(UsageError, "no split 'test' in .*It has: train, validation", corpus, splits=["test"])
     refused(SpaceError, "is of the space odd .* is of the space other .*never mixed.*Encode one of them", corpus, other)
     refused(SpaceError, "Encode one of them", corpus, answers=str(other))
+    (tmp_path / "documents.parquet").touch()
+    refused(InputError, "is not a corpus, but holds Parquet files.*kind='nested'", tmp_path)
+
+
+def test_encoders_of_other_weights_in_one_space(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One may be a conversion of the other, so it is said, not refused; and once, however often sources are opened."""
+    twin = copied(corpus, tmp_path / "twin")
+    manifest = twin / "embeddings" / "_lcm" / "manifest.json"
+    said = json.loads(manifest.read_text("utf-8"))
+    said["provenance"]["encoder_revision"] += "x"
+    manifest.write_text(json.dumps(said))
+    for _ in range(2):
+        ConceptLoader(data(corpus, twin))
+    (message,) = caplog.messages
+    assert message.startswith(f"{corpus} and {twin} were encoded with different weights under the name of one space")
+    assert message.endswith("encode one of them again with the encoder of the other.")
+
+
+def test_languages_go_by_any_name(corpus: Path) -> None:
+    one, other = (ConceptLoader(data(corpus, langs=[name])) for name in ("fr", "fra_Latn"))
+    assert one.num_concepts == other.num_concepts < ConceptLoader(data(corpus)).num_concepts
+    assert one.state_dict() == other.state_dict()
 
 
 def test_an_empty_split(tmp_path: Path) -> None:
@@ -345,9 +368,7 @@ def test_outdated_codes_and_two_codebooks(corpus: Path, tmp_path: Path) -> None:
 def test_a_missing_or_foreign_normaliser(corpus: Path, answers: Path, other: Path) -> None:
     assert ConceptLoader(data(corpus)).normalizer().dim == 16
     loader = ConceptLoader(data(answers, end_of_text=None))
-    with pytest.raises(
-        UsageError, match=r"no normaliser: .*answers.* does not exist. Run 'lcm-data normalize .*answers"
-    ):
+    with pytest.raises(UsageError, match=r"no normaliser: .*Run 'lcm-data normalize .*answers.*', or set model\."):
         loader.normalizer()
     assert loader.normalizer(f"{corpus}/normalizer.safetensors").dim == 16
     with pytest.raises(SpaceError, match=r"the normaliser .* is of the space other .*lcm-data normalize"):

@@ -106,6 +106,12 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     refused(InputError, "c/x.parquet: a vector is null or not of", folder)
 
 
+def test_it_has_no_normaliser_of_its_own(nested: dict[str, Path]) -> None:
+    loader = ConceptLoader(config(next(iter(nested.values()))))
+    with pytest.raises(UsageError, match=r"Fit one \(lcm_data\.normalize\), and set model\.normalizer"):
+        loader.normalizer()
+
+
 def test_codes_and_unknown_kinds_are_refused(nested: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="is nested and has no codes, which this model learns"):
         ConceptLoader(config(nested["little"], with_codes=True))

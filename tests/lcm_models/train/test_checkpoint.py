@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lcm_data.errors import CheckpointError, StorageError
-from lcm_models.train.checkpoint import complete_ones, is_complete, save_checkpoint, step_of, thin_out
+from lcm_models.train.checkpoint import COMPLETE, complete_ones, is_complete, save_checkpoint, step_of, thin_out
 from lcm_models.train.distributed import World
 from lcm_models.train.weights import load_tensors, save_tensors
 
@@ -59,6 +59,43 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path: Path) -> None:
     write(left)
     save_checkpoint(tmp_path, 9, ALONE, write)
     assert [each.name for each in tmp_path.iterdir()] == ["step-00000009"]
+
+
+def test_what_a_killed_run_left_half_deleted_goes(tmp_path: Path) -> None:
+    """And nothing else: neither whole checkpoints, nor damaged ones, nor what is not a checkpoint."""
+    half, whole, damaged = (save_checkpoint(tmp_path, step, ALONE, write) for step in (1, 2, 3))
+    (half / COMPLETE).unlink()
+    (half / "weights").unlink()
+    (damaged / "weights").write_text("short")
+    for name in ("notes", "step-5", "step-00000005.bak"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-00000006").write_text("a file")
+    others = {each.name for each in tmp_path.iterdir()} - {half.name}
+    during: list[set[str]] = []
+
+    def look(folder: Path) -> None:
+        during.append({each.name for each in tmp_path.iterdir()} - {folder.name})
+        write(folder)
+
+    made = save_checkpoint(tmp_path, 9, ALONE, look)
+    assert during == [others]
+    assert {each.name for each in tmp_path.iterdir()} == {*others, made.name}
+    assert is_complete(whole)
+
+
+def test_a_run_that_dies_while_it_deletes_is_tidied_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, ALONE, write)
+    with monkeypatch.context() as patch:
+        patch.setattr("lcm_models.train.checkpoint.shutil.rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            thin_out(tmp_path, keep_last=1, keep_every=0)
+    assert [step_of(each) for each in complete_ones(tmp_path)] == [2]
+    save_checkpoint(tmp_path, 3, ALONE, write)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
 
 
 def test_a_full_disk_is_said_so(small_disk: Path) -> None:

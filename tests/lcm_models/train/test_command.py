@@ -113,6 +113,23 @@ def test_mistakes_are_one_line(trained_on: Path, words: list[str], message: str)
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("wieght = 3", r"setting of \[data\.sources\] 'wieght'\. Did you mean 'weight'\? Known: answer_langs, "),
+        ("answer = 'x'", r"setting of \[data\.sources\] 'answer'\. Did you mean 'answers'"),
+        ("weight = 0", r"data\.sources\.0\.weight: Input should be greater than 0, got 0\.$"),
+        ("kind = 'nestd'", "unknown kind of source 'nestd'. Did you mean 'nested'"),
+    ],
+)
+def test_mistakes_in_a_source_name_it(trained_on: Path, source: str, message: str) -> None:
+    sources = f"data.sources=[{{path = '{trained_on}', {source}}}]"
+    with pytest.raises(LcmDataError, match=message) as raised:
+        lcm_data("train", "base", *SMALL, "--out", "nowhere", "--set", sources)
+    assert raised.value.exit_code == 2
+    assert "\n" not in str(raised.value)
+
+
 def test_without_data_there_is_nothing_to_do() -> None:
     with pytest.raises(LcmDataError, match="nothing to train on: give --data CORPUS"):
         lcm_data("train", "base", *SMALL)

@@ -111,6 +111,24 @@ def test_what_decides_the_result_may_not_change() -> None:
     assert "--overwrite" in lines[-1]
 
 
+def test_sources_that_changed_are_told_one_by_one() -> None:
+    def sources(*changed: dict[str, object]) -> dict[str, object]:
+        return {"data": {"sources": [{"kind": "corpus", "splits": ["train"], **each} for each in changed]}}
+
+    refuse_changes(sources({}, {}), sources({}, {}), "runs/a")
+    for stored, now, expected in (
+        (sources({}, {"weight": 1}), sources({}, {"weight": 2}), ["  data.sources.1.weight: 1 -> 2"]),
+        (sources({}, {}), sources({"kind": "nested"}), [
+            "  data.sources: '2 of them' -> '1 of them'", "  data.sources.0.kind: 'corpus' -> 'nested'",
+        ]),
+        (sources({}), sources({}, {}), ["  data.sources: '1 of them' -> '2 of them'"]),
+        (sources({}), sources({"new": 1}), ["  data.sources.0.new: 'not set' -> 1"]),
+    ):  # fmt: skip
+        with pytest.raises(PlanMismatchError) as raised:
+            refuse_changes(stored, now, "runs/a")
+        assert str(raised.value).splitlines()[1:-1] == expected
+
+
 def test_the_free_settings_exist_and_may_change() -> None:
     stored = {"optim": OptimConfig().model_dump(), "train": TrainConfig().model_dump()}
     named = {name for name in FREE if not name.startswith("model.")}
