@@ -51,4 +51,4 @@ $(PARITY)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PARITY) demo-corpus build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PARITY) demo-corpus* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

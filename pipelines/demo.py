@@ -1,39 +1,62 @@
-"""``lcm-data demo``: the main job on the corpus that ships with the package, and a look at what came out.
+"""``lcm-data demo``: the whole road on the texts and the small space that come with the package.
 
-The texts are real; the encoder is not trained. It has SONAR's architecture at a small size and seeded random weights,
-so everything about the result is as it will be with real weights, except what the numbers mean.
+Documents become sentences, vectors and codes; a small concept model learns the stories in all languages but one, and
+writes them on in that one; decoders say what it wrote in two others. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import Any
 
+import numpy as np
+
 from lcm_data.corpus import open_corpus
+from lcm_data.decode import DecoderOptions, load_decoder
+from lcm_data.encode import EncoderOptions, load_encoder
 from lcm_data.errors import UsageError
+from lcm_data.quality.xsim import unit_rows
+from lcm_data.sonar.files import find_model
+from lcm_data.sonar.hub import MINI
 from lcm_data.store.files import LocalFiles, open_files
-from pipelines import encode, normalize, quantize, segment
+from pipelines import decode, encode, generate, normalize, quantize, segment
 from pipelines.stage import Report
 
-MODEL_FOLDER = "untrained-model"
-LEVELS, UNITS = 8, 16
+LEVELS, UNITS = 8, 32
+UNSEEN = "fra_Latn"
+"""The language the concept model does not learn from, and continues."""
+SAID_IN = ("eng_Latn", "deu_Latn")
+QUERY = "How much are the cherries?"
+SAID = "Click the button to open the file."
+"""A sentence of the kind that the small space knows."""
+STEPS = 200
+
+_STORY, _PREFIX, _SHOWN = "bread", 6, 3
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Reports of the stages, one row a language, and one sentence on its way through the stages."""
+    """Reports of the stages, a row a language, a sentence on its way, a story written on, what a search finds, and one
+    vector said in all languages.
+    """
 
     reports: list[Report]
     languages: list[dict[str, Any]]
     example: dict[str, Any]
+    story: list[dict[str, Any]]
+    neighbours: list[dict[str, Any]]
+    said: list[dict[str, Any]]
     corpus: str
 
 
-def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print) -> DemoResult:
-    """Segment, encode and quantize the embedded documents into ``corpus`` (a local folder).
+def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print, steps: int = STEPS) -> DemoResult:
+    """Go the whole road from the embedded documents to ``corpus`` and, beside it, to what a model wrote.
+
+    ``steps`` are those of the model's training.
 
     Raises:
         UsageError: ``corpus`` is not a local folder.
@@ -41,34 +64,55 @@ def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print
     target = open_files(corpus)
     if not isinstance(target, LocalFiles):
         raise UsageError(f"the demo writes to a local folder, got {corpus!r}.")
+    how: dict[str, Any] = {"corpus": corpus, "overwrite": overwrite}
     with as_file(files("lcm_data") / "assets" / "demo") as documents:
-        say("1/5  segment: documents to sentences")
+        say("1/7  segment: documents to sentences")
         reports = [
-            segment.run(
-                segment.SegmentConfig(
-                    inputs=[str(documents)], corpus=corpus, validation=0, test=0.2, overwrite=overwrite
-                )
-            )
+            segment.run(segment.SegmentConfig(inputs=[str(documents)], validation=0, test=0, **how)),
         ]
-    model = f"{target.root}/{MODEL_FOLDER}"
-    say("2/5  a small SONAR encoder with random weights, NOT trained: its vectors carry no meaning")
-    _write_model(corpus, model)
-    say("3/5  encode: sentences to embeddings")
-    reports.append(encode.run(encode.EncodeConfig(corpus=corpus, model=model, overwrite=overwrite)))
-    say("4/5  normalize: the scale of the space")
-    normalize.run(normalize.NormalizeConfig(corpus=corpus, overwrite=overwrite))
-    say(f"5/5  quantize: embeddings to {LEVELS} codes of {UNITS} units each")
-    reports.append(
-        quantize.run(quantize.QuantizeConfig(corpus=corpus, levels=LEVELS, units=UNITS, overwrite=overwrite))
+    say(f"2/7  encode: sentences to embeddings, by {MINI}, the small SONAR space that comes with the package")
+    reports.append(encode.run(encode.EncodeConfig(model=MINI, **how)))
+    say("3/7  normalize: the scale of the space")
+    normalize.run(normalize.NormalizeConfig(**how))
+    say(f"4/7  quantize: embeddings to {LEVELS} codes of {UNITS} units each")
+    reports.append(quantize.run(quantize.QuantizeConfig(levels=LEVELS, units=UNITS, **how)))
+    say(f"5/7  train: a small Two-Tower model learns the stories in every language but {UNSEEN}")
+    _train(corpus, overwrite, steps)
+    say(f"6/7  generate: it writes the stories on in {UNSEEN}, from their first {_PREFIX} sentences")
+    written = f"{corpus}-written"
+    how = {"prefixes": corpus, "prefix_sentences": _PREFIX, "max_new": _SHOWN, "min_new": _SHOWN, "langs": [UNSEEN]}
+    how |= {"splits": None, "repetition_cosine": None}
+    generate.run(generate.GenerateConfig(checkpoint=_run_of(corpus), corpus=written, overwrite=overwrite, **how))
+    say(f"7/7  decode: what it wrote, said in {' and '.join(SAID_IN)}")
+    for lang in SAID_IN:
+        decode.run(
+            decode.DecodeConfig(
+                embeddings=written, corpus=f"{written}-{lang}", lang=lang, max_tokens=64, overwrite=overwrite
+            )
+        )
+    return DemoResult(
+        reports, _languages(corpus), _example(corpus), _story(corpus), _neighbours(corpus), _said(), corpus
     )
-    return DemoResult(reports, _languages(corpus), _example(corpus), corpus)
 
 
-def _write_model(corpus: str, folder: str) -> None:
-    from lcm_data.sonar.random_model import write_random_checkpoint
+def _run_of(corpus: str) -> str:
+    return f"{corpus}-model"
 
-    texts = [text for batch in open_corpus(corpus).segments.batches(columns=["text"]) for text in batch["text"]]
-    write_random_checkpoint(folder, texts, model_dim=64, num_layers=2, vocab_size=4000, seed=0)
+
+def _train(corpus: str, overwrite: bool, steps: int) -> None:
+    from pipelines.train import TrainJob
+    from pipelines.train import run as train
+
+    langs = [lang for lang in open_corpus(corpus).embeddings.langs if lang != UNSEEN]
+    settings: dict[str, dict[str, Any]] = {
+        "model": {"dropout": 0.0},
+        "data": {"sources": [{"path": corpus, "langs": langs}], "batch_concepts": 512, "max_len": 64},
+        "optim": {"lr": 2e-3},
+        "train": {"max_steps": steps, "valid_every": 0, "checkpoint_every": steps, "metrics": ["jsonl"]},
+    }
+    logging.getLogger("lcm_data.train").setLevel(logging.ERROR)
+    job = TrainJob(variant="two-tower", out=_run_of(corpus), settings=settings, preset="tiny", overwrite=overwrite)
+    train(job)
 
 
 def _languages(corpus: str) -> list[dict[str, Any]]:
@@ -105,3 +149,42 @@ def _example(corpus: str) -> dict[str, Any]:
         "embedding": f"[{', '.join(f'{value:.3f}' for value in vector[:4])}, ...] of {len(vector)} half floats",
         "codes": json.dumps(code.tolist()),
     }
+
+
+def _story(corpus: str) -> list[dict[str, Any]]:
+    """The end of a prefix, and what came next: as it was written by its author, and what the model wrote."""
+    (story,) = (d for d in open_corpus(corpus).embeddings.documents(langs=[UNSEEN]) if d.doc_id == _STORY)
+    rows = [{"": "read", UNSEEN: text, **dict.fromkeys(SAID_IN, "")} for text in story["text"][_PREFIX - 2 : _PREFIX]]
+    said: dict[str, list[str]] = {}
+    for lang in SAID_IN:
+        documents = open_corpus(f"{corpus}-written-{lang}").segments.documents(langs=[lang])
+        said[lang] = next((d["text"] for d in documents if d.doc_id == _STORY), [])
+    for number, texts in enumerate(zip(*said.values(), strict=True)):
+        if number < _SHOWN:
+            rows.append({"": "written", UNSEEN: "", **dict(zip(SAID_IN, texts, strict=True))})
+    return rows
+
+
+def _neighbours(corpus: str) -> list[dict[str, Any]]:
+    """For each language the sentence nearest to a query, by cosine."""
+    encoder = load_encoder(EncoderOptions(model=MINI))
+    query_D = unit_rows(encoder.embed(encoder.prepare([QUERY], "eng_Latn")))[0]
+    data = open_corpus(corpus).embeddings
+    rows = []
+    for lang in data.langs:
+        best: tuple[float, str] = (-1.0, "")
+        for batch in data.batches(langs=[lang], columns=["text", "emb"]):
+            cosine_N = unit_rows(batch.vectors("emb")) @ query_D
+            row = int(np.argmax(cosine_N))
+            best = max(best, (float(cosine_N[row]), batch["text"][row]))
+        rows.append({"language": lang, "cosine": round(best[0], 2), "nearest sentence": best[1]})
+    return sorted(rows, key=lambda row: -row["cosine"])
+
+
+def _said() -> list[dict[str, Any]]:
+    """The vector of a sentence, said in every language of the space."""
+    encoder = load_encoder(EncoderOptions(model=MINI))
+    decoder = load_decoder(DecoderOptions(model=MINI, max_tokens=48))
+    emb_ND = encoder.embed(encoder.prepare([SAID], "eng_Latn"))
+    langs = find_model(MINI).languages
+    return [{"language": lang, "sentence": decoder.decode(emb_ND, lang).texts[0]} for lang in langs]

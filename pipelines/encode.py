@@ -9,6 +9,7 @@ from pydantic import Field
 from lcm_data.encode import EncoderOptions, describe_encoder
 from lcm_data.progress import Show, silent
 from lcm_data.schema import StoreDtype
+from lcm_data.sonar import hub
 from lcm_data.store.files import absolute, open_files
 from lcm_data.store.manifest import Manifest, load_manifest
 from lcm_data.store.plan import Plan, Unit
@@ -16,14 +17,20 @@ from lcm_data.workers.encode import EncodeWorker
 from pipelines.config import VerbConfig
 from pipelines.stage import Report, Stage, provenance_metadata, refuse_other_space, run_stage, shard_inputs
 
-DEFAULT_MODEL = "text_sonar_basic_encoder"
+
+def default_encoder(backend: str) -> str:
+    """The encoder of a verb that is told none; only our own backend can read the one that ships."""
+    return hub.default_model() if backend == "native" else "text_sonar_basic_encoder"
 
 
 class EncodeConfig(VerbConfig):
     """Settings of ``lcm-data encode``."""
 
-    model: str = Field(DEFAULT_MODEL, description="Encoder: a name, hf:owner/repo, or a folder or file.")
     backend: str = Field("native", description="native, sonar-space, sentence-transformers, or package.module:Class.")
+    model: str = Field(
+        default_factory=lambda known: default_encoder(known["backend"]),
+        description="Encoder: a name, hf:owner/repo, or a folder or file.",
+    )
     dtype: str = Field("float32", description="Precision of the network: float32, bfloat16 or float16.")
     store_dtype: StoreDtype = Field("float16", description="Precision of the stored vectors: float16 or float32.")
     device: str = Field("auto", description="auto, cpu or cuda.")
@@ -49,6 +56,8 @@ def make_stage(config: EncodeConfig) -> Stage:
     """Describe the stage; raises if the segments are not finished or the model is not to be had."""
     corpus = open_files(config.corpus)
     segments = load_manifest(corpus.child("segments"))
+    if "model" not in config.model_fields_set:
+        hub.tell_default(config.model)
     described = describe_encoder(config.encoder)
     settings: dict[str, Any] = {
         # The weights count, not where they lie.
@@ -59,7 +68,7 @@ def make_stage(config: EncodeConfig) -> Stage:
         "text": config.text,
     }
     provenance = {**segments.provenance, **described, "compute_dtype": config.dtype, "store_dtype": config.store_dtype}
-    inputs = shard_inputs(segments)
+    inputs = shard_inputs(segments.shards)
     if not config.overwrite:
         refuse_other_space(corpus.child("embeddings"), provenance)
 

@@ -11,9 +11,10 @@ from lcm_data.decode import Decoder, DecoderOptions, load_decoder
 from lcm_data.encode import Encoder, EncoderOptions, load_encoder
 from lcm_data.errors import UsageError
 from lcm_data.normalize import Normalizer
+from lcm_data.sonar import hub
 from lcm_data.space import check_same_space
 from lcm_data.store.files import absolute, open_files
-from pipelines.encode import DEFAULT_MODEL
+from pipelines.encode import default_encoder
 
 if TYPE_CHECKING:
     from pipelines.evaluate_space import EvaluateSpaceConfig
@@ -79,7 +80,9 @@ def load_models(config: EvaluateSpaceConfig) -> Models:
     search: dict[str, Any] = {"beam_size": config.beam_size, "max_tokens": config.max_tokens}
     encoder = decoder = judge = None
     if config.model or corpus is None:
-        name = absolute(config.model or DEFAULT_MODEL)
+        name = absolute(config.model or default_encoder(config.backend))
+        if not config.model:
+            hub.tell_default(name)
         encoder = load_encoder(EncoderOptions(model=name, backend=config.backend, prompt=config.prompt, **how))
     if config.decoder:
         name = absolute(config.decoder)

@@ -6,9 +6,10 @@ What the settings mean, and the training itself, are ``lcm_models``' business.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lcm_data.errors import InterruptedRunError, UnknownNameError, UsageError
 from lcm_models.data import DataConfig
@@ -19,6 +20,7 @@ from lcm_models.train.distributed import Place
 from lcm_models.train.errors import DivergedError
 from lcm_models.train.launch import LAUNCHERS, Launch, folder_of, start
 from lcm_models.train.run import Run, TrainReport
+from lcm_models.train.task import Task
 
 SECTIONS = ("model", "data", "optim", "train")
 _PARTS = ("variant", "preset", "normalizer", "codebook")
@@ -28,14 +30,15 @@ log = logging.getLogger("lcm_data.train")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainJob:
-    """What the command line says; ``settings`` holds the sections of the file with --set on top."""
+class Job(ABC):
+    """What the command line says of any training; ``settings`` holds the sections of the file with --set on top."""
+
+    sections: ClassVar[tuple[str, ...]]
 
     variant: str
     out: str
     settings: Settings
     preset: str | None = None
-    corpora: tuple[str, ...] = ()
     launch: Launch = field(default_factory=Launch)
     overwrite: bool = False
     quiet: bool = False
@@ -50,12 +53,40 @@ class TrainJob:
             raise UnknownNameError("executor", self.launch.executor, LAUNCHERS)
         if self.launch.executor == "local" and self.launch.gpus_per_worker:
             raise UsageError("--gpus-per-worker is for --executor ray: local processes take one GPU each.")
-        optim = checked(OptimConfig, "optim", self.settings.get("optim", {}))
+        optim = checked(OptimConfig, "optim", {**self.optim_defaults(), **self.settings.get("optim", {})})
         train = checked(TrainConfig, "train", self.settings.get("train", {}))
         run = Run(self._task(train), optim, train, folder_of(self.out), self.quiet, self.overwrite)
         if train.init_from and (self.overwrite or run.last_checkpoint() is None):
-            _check_beginning(train.init_from, run)
+            self._check_beginning(train.init_from, run)
         return run
+
+    def make_ready(self, run: Run) -> None:  # noqa: B027  (nothing, for most)
+        """What takes longer than checking, done once before training starts."""
+
+    def optim_defaults(self) -> dict[str, Any]:
+        """Where optimisation begins, if not with the defaults of the concept models."""
+        return {}
+
+    @abstractmethod
+    def _task(self, train: TrainConfig) -> Task:
+        """What is trained."""
+
+    @abstractmethod
+    def _check_beginning(self, folder: str, run: Run) -> None:
+        """Refuse first weights that do not fit."""
+
+    @abstractmethod
+    def task_settings(self, run: Run) -> Settings:
+        """The sections besides optim and train as they are in force."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob(Job):
+    """A Large Concept Model from corpora."""
+
+    sections: ClassVar[tuple[str, ...]] = SECTIONS
+
+    corpora: tuple[str, ...] = ()
 
     def _task(self, train: TrainConfig) -> ConceptTask:
         model: dict[str, Any] = dict(self.settings.get("model", {}))
@@ -81,6 +112,16 @@ class TrainJob:
             validates=train.valid_every > 0,
         )
 
+    def _check_beginning(self, folder: str, run: Run) -> None:
+        _check_beginning(folder, run)
+
+    def task_settings(self, run: Run) -> Settings:
+        """See ``Job.task_settings``."""
+        task = run.task
+        assert isinstance(task, ConceptTask)
+        given = {name: getattr(task, name) for name in ("variant", "normalizer", "codebook")}
+        return {"model": {**given, **task.config.model_dump(mode="json")}, "data": task.data.model_dump(mode="json")}
+
 
 def _check_beginning(folder: str, run: Run) -> None:
     """Refuse to begin with weights of other concepts or codes; what they were normalised with stays theirs."""
@@ -102,17 +143,11 @@ def _check_beginning(folder: str, run: Run) -> None:
         log.warning("the normaliser stays that of %s, not that of %s", folder, corpus)
 
 
-def resolved(run: Run) -> dict[str, Any]:
+def resolved(job: Job) -> Settings:
     """All settings in force, by section."""
-    task = run.task
-    assert isinstance(task, ConceptTask)
-    given = {name: getattr(task, name) for name in ("variant", "normalizer", "codebook")}
-    return {
-        "model": {**given, **task.config.model_dump(mode="json")},
-        "data": task.data.model_dump(mode="json"),
-        "optim": run.optim.model_dump(mode="json"),
-        "train": run.train.model_dump(mode="json"),
-    }
+    run = job.make_run()
+    own = {"optim": run.optim.model_dump(mode="json"), "train": run.train.model_dump(mode="json")}
+    return {**job.task_settings(run), **own}
 
 
 @dataclass(frozen=True)
@@ -132,12 +167,10 @@ class TrainEstimate:
     checkpoint_bytes: int
 
 
-def estimate(job: TrainJob) -> TrainEstimate:
+def estimate(job: Job) -> TrainEstimate:
     """Sizes of a run, found without making the model."""
     run = job.make_run()
-    task = run.task
-    assert isinstance(task, ConceptTask)
-    sizes = task.describe()
+    sizes = run.task.describe()
     processes = max(job.launch.workers, Place.from_environment().size)
     columns = sizes["batch_concepts"] * processes * run.train.accumulate
     average = 0 if run.optim.ema is None else 4
@@ -147,7 +180,7 @@ def estimate(job: TrainJob) -> TrainEstimate:
     last = run.last_checkpoint()
     return TrainEstimate(
         folder=run.folder,
-        variant=task.variant,
+        variant=job.variant,
         parameters=sizes["parameters"],
         learning=sizes["learning"],
         processes=processes,
@@ -160,14 +193,16 @@ def estimate(job: TrainJob) -> TrainEstimate:
     )
 
 
-def run(job: TrainJob) -> TrainReport:
+def run(job: Job) -> TrainReport:
     """Train, or go on training.
 
     Raises:
         LcmDataError: see ``make_run`` and ``lcm_models.train.process.train_here``.
     """
+    made = job.make_run()
+    job.make_ready(made)
     try:
-        return start(job.make_run(), job.launch)
+        return start(made, job.launch)
     except (InterruptedRunError, DivergedError) as error:
         if Place.from_environment().rank:  # all of torchrun's processes found it out; the first one says it
             raise SystemExit(error.exit_code) from error
@@ -179,6 +214,6 @@ def make_launch(**values: Any) -> Launch:
     return Launch(**values)
 
 
-def settings_of(config: str | None, assignments: list[str]) -> Settings:
+def settings_of(sections: tuple[str, ...], config: str | None, assignments: list[str]) -> Settings:
     """The settings of a file with assignments on top."""
-    return read_settings(config, assignments, SECTIONS)
+    return read_settings(config, assignments, sections)

@@ -22,10 +22,12 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipelines import demo
 
     folder = tmp_path_factory.mktemp("demo")
-    result = demo.run(str(folder / "my-corpus"), say=lambda line: None)
+    result = demo.run(str(folder / "my-corpus"), say=lambda line: None, steps=10)
     assert len(result.languages) >= 16
     assert all(row["documents"] >= 5 and row["sentences"] >= 40 for row in result.languages)
     assert all(sum(report.manifest.rejects.values()) == 0 for report in result.reports)
+    assert {row["language"] for row in result.neighbours} == {row["language"] for row in result.languages}
+    assert [row[""] for row in result.story][:2] == ["read", "read"]
     return folder
 
 

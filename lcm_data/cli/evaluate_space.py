@@ -47,7 +47,7 @@ def evaluate_space(
     sample: Annotated[int | None, _data("Sentences of a language, 0 for all.", default="1000")] = None,
     min_sentences: Annotated[int | None, _data("Leave out languages with fewer.", default="20")] = None,
     seed: Annotated[int | None, _data("Of the sample and the noise.", default="0")] = None,
-    model: Annotated[str | None, _model("Encoder; for text text_sonar_basic_encoder by default.")] = None,
+    model: Annotated[str | None, _model("Encoder; for text by default as in encode.")] = None,
     backend: Annotated[str | None, _model("Of the encoder.", default="native")] = None,
     prompt: Annotated[str | None, _model("Put before every sentence, for models that want it.")] = None,
     decoder: Annotated[str | None, _model("Decoder: name, hf:owner/repo or path.")] = None,

@@ -89,7 +89,10 @@ def segment(
 
 def encode(
     corpus: CorpusArgument,
-    model: Annotated[str | None, _model("Name, hf:owner/repo or path.", default="text_sonar_basic_encoder")] = None,
+    model: Annotated[
+        str | None,
+        _model("Name, hf:owner/repo or path. By default text_sonar_basic_encoder if it is cached, else sonar-mini."),
+    ] = None,
     backend: Annotated[
         str | None, _model("native, sonar-space, sentence-transformers or module:Class.", default="native")
     ] = None,
@@ -165,6 +168,7 @@ def normalize(
     overwrite: OverwriteOption = False,
     print_config: PrintConfigOption = False,
     json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Fit the robust scaler of the embedding space that the diffusion models train in.
 
@@ -195,7 +199,9 @@ def decode(
     ] = None,
     splits: Annotated[list[str] | None, _input("Only this split; repeatable.", flags="--split")] = None,
     unit_rows: Annotated[int | None, _input("Sentences of a unit, about.", default="1024")] = None,
-    model: Annotated[str | None, _model("Name, hf:owner/repo or path.", default="text_sonar_basic_decoder")] = None,
+    model: Annotated[
+        str | None, _model("Name, hf:owner/repo or path. By default the decoder of the corpus's space.")
+    ] = None,
     backend: Annotated[str | None, _model("native or sonar-space.", default="native")] = None,
     dtype: Annotated[str | None, _model("Network: float32, bfloat16, float16.", default="float32")] = None,
     device: Annotated[str | None, _model("auto, cpu or cuda.", default="auto")] = None,

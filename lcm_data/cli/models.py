@@ -1,4 +1,4 @@
-"""The verbs ``models list``, ``models fetch`` and ``models show``: SONAR weights by name, in the cache and on disk."""
+"""The verbs ``models list``, ``fetch``, ``show`` and ``export``: SONAR weights by name, in the cache and on disk."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from lcm_data.cli.options import JsonOption, QuietOption
 if TYPE_CHECKING:
     from lcm_data.sonar.fetch import Progress
 
-_USED_BY = {"encode": "pipelines.encode:EncodeConfig", "decode": "pipelines.decode:DecodeConfig"}
-"""Verbs that take a model, and the settings that say which by default."""
-
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
     models = typer.Typer(
         no_args_is_help=True,
-        help="List, fetch and look at model weights.\n\nExample: lcm-data models list",
+        help="List, fetch, look at and export model weights.\n\nExample: lcm-data models list",
     )
     models.command("list")(list_models)
     models.command("fetch", no_args_is_help=True)(fetch)
     models.command("show", no_args_is_help=True)(show)
+    models.command("export", no_args_is_help=True)(export)
     app.add_typer(models, name="models", rich_help_panel="Look")
 
 
@@ -40,8 +38,8 @@ def list_models(json: JsonOption = False) -> None:
     from lcm_data.cli import render
     from lcm_data.sonar import hub, inventory
 
-    defaults = _defaults()
-    known = [{**model, "default_of": defaults.get(model["name"], [])} for model in inventory.known_models()]
+    default = hub.default_model()
+    known = [{**model, "is_default": model["name"] == default} for model in inventory.known_models()]
     others = [other for other in inventory.other_models() if other["cached"] != "no"]
     if json:
         render.as_json({"cache": str(hub.models_dir()), "models": known, "others": others})
@@ -50,7 +48,7 @@ def list_models(json: JsonOption = False) -> None:
     rows = [
         (
             model["name"], model["kind"], model["dim"], render.count(model["parameters"]),
-            f"~{render.size(model['bytes'])}", _cached(model),
+            ("" if model["cached"] == "ships" else "~") + render.size(model["bytes"]), _cached(model),
         )
         for model in known
     ]  # fmt: skip
@@ -60,11 +58,14 @@ def list_models(json: JsonOption = False) -> None:
         found = [(other["name"], render.size(other["cached_bytes"]), _cached(other)) for other in others]
         render.table("also in the cache", ("name", "size", "cached"), found, numbers=("size",))
     print()
-    uses = "; ".join(f"{verb} takes {name}" for name, verbs in defaults.items() for verb in verbs)
     _paragraph(
-        f"By default {uses}. Also: hf:owner/repo@revision of the Hugging Face Hub, any folder, any weights file."
+        f"By default encode takes {default}{_WHY[default == hub.MINI]}; decode takes the decoder of the corpus's "
+        "space. Also: hf:owner/repo@revision of the Hugging Face Hub, any folder, any weights file."
     )
     _paragraph(f"Licence: {hub.LICENCE_NOTE}.")
+
+
+_WHY = {False: "", True: ", since text_sonar_basic_encoder is not in the cache"}
 
 
 def _paragraph(text: str) -> None:
@@ -75,16 +76,6 @@ def _cached(model: dict[str, Any]) -> str:
     from lcm_data.cli import render
 
     return f"partial, {render.size(model['cached_bytes'])}" if model["cached"] == "partial" else str(model["cached"])
-
-
-def _defaults() -> dict[str, list[str]]:
-    """Model -> the verbs that take it unless told otherwise."""
-    from lcm_data.tables import resolve
-
-    found: dict[str, list[str]] = {}
-    for verb in _USED_BY:
-        found.setdefault(str(resolve(_USED_BY, verb, "verb").model_fields["model"].default), []).append(verb)
-    return found
 
 
 def fetch(
@@ -159,6 +150,22 @@ def show(
         if number:
             print()
         _show(model if len(found) == 1 else about["file"], about)
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="Folder of a 'train sonar' run, or a checkpoint.", show_default=False)],
+    folder: Annotated[str, typer.Argument(help="Folder to make.", show_default=False)],
+    space: Annotated[str, typer.Option(help="Name of the space: a new one for every training.", show_default=False)],
+    dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    json: JsonOption = False,
+) -> None:
+    """Write a trained SONAR space as a folder that --model and --decoder take.
+
+    Example: lcm-data models export runs/sonar my-space --space my-space-1
+    """
+    from pipelines.train_sonar import export as write
+
+    show(str(write(run, folder, space=space, dtype=dtype)), json)
 
 
 def _show(title: str, about: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The verb ``train``: a Large Concept Model from corpora, on this machine, under torchrun, or on a Ray cluster."""
+"""The verb ``train``: a concept model or a SONAR space, on this machine, under torchrun, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 from lcm_data.cli.options import DryRunOption, JsonOption, PrintConfigOption, QuietOption, RayAddressOption, option
 
 _model = partial(option, panel="Model and data")
+_sonar = partial(option, panel="train sonar")
 _run = partial(option, panel="Running")
 
 OverwriteOption = Annotated[
@@ -31,12 +32,19 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    variant: Annotated[str, typer.Argument(help="base, one-tower, two-tower, quant-d, quant-c.", show_default=False)],
+    variant: Annotated[
+        str, typer.Argument(help="base, one-tower, two-tower, quant-d, quant-c, or sonar.", show_default=False)
+    ],
     data: Annotated[list[str] | None, _model("Corpus to train on; repeatable.", flags="--data")] = None,
-    preset: Annotated[str | None, _model("Sizes: tiny, 30m, 300m, 1.6b, 7b.", default="1.6b")] = None,
+    preset: Annotated[
+        str | None, _model("Sizes: tiny, 30m, 300m, 1.6b, 7b; of sonar: tiny, mini, base, sonar.", default="1.6b; mini")
+    ] = None,
     config: Annotated[
         str | None, _model("TOML file of model, data, optim and train settings.", flags="--config")
     ] = None,
+    pairs: Annotated[list[str] | None, _sonar("Table of translations; repeatable.", flags="--pairs")] = None,
+    text: Annotated[list[str] | None, _sonar("Corpus with segments: plain text; repeatable.", flags="--text")] = None,
+    langs: Annotated[list[str] | None, _sonar("Language; repeatable, by default all.", flags="--lang")] = None,
     assignments: Annotated[list[str] | None, _model("section.name=value; repeatable.", flags="--set")] = None,
     out: Annotated[str | None, _run("Folder of the run.", default="runs/VARIANT")] = None,
     workers: WorkersOption = 1,
@@ -52,7 +60,7 @@ def train(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a Large Concept Model; run it again to go on where it stopped.
+    """Train a Large Concept Model, or a SONAR space; run it again to go on where it stopped.
 
     Example: lcm-data train two-tower --data my-corpus --preset tiny --set train.max_steps=500
     """
@@ -61,28 +69,39 @@ def train(
     _need_torch()
     from pipelines import train as pipeline
 
-    job = pipeline.TrainJob(
-        variant=variant,
-        out=out or f"runs/{variant}",
-        settings=pipeline.settings_of(config, assignments or []),
-        preset=preset,
-        corpora=tuple(data or ()),
-        launch=pipeline.make_launch(
-            executor=executor, workers=workers, threads=threads, gpus_per_worker=gpus_per_worker,
-            cpus_per_worker=cpus_per_worker, ray_address=ray_address, max_restarts=max_restarts,
-        ),
-        overwrite=overwrite,
-        quiet=quiet or json,
+    launch = pipeline.make_launch(
+        executor=executor, workers=workers, threads=threads, gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker, ray_address=ray_address, max_restarts=max_restarts,
     )  # fmt: skip
+    make, sections = _job(variant, data, {"pairs": pairs, "text": text, "langs": langs})
+    settings = pipeline.settings_of(sections, config, assignments or [])
+    how = {"preset": preset, "launch": launch, "overwrite": overwrite, "quiet": quiet or json}
+    job = make(variant=variant, out=out or f"runs/{variant}", settings=settings, **how)
     if print_config:
-        render.settings(pipeline.resolved(job.make_run()), json)
+        render.settings(pipeline.resolved(job), json)
     elif dry_run:
         _show_estimate(asdict(pipeline.estimate(job)), json)
     else:
         with contextlib.redirect_stdout(sys.stderr):
             report = pipeline.run(job)
-        if _is_first():
-            _show_report(asdict(report), json)
+        _show_report(asdict(report), json)
+
+
+def _job(variant: str, data: list[str] | None, texts: dict[str, list[str] | None]) -> tuple[Any, tuple[str, ...]]:
+    """What makes the job, with what it learns from, and the sections of its settings; the other kind's are refused."""
+    from lcm_data.errors import UsageError
+    from pipelines.train import TrainJob
+
+    if variant != "sonar":
+        if any(texts.values()):
+            raise UsageError(f"--pairs, --text and --lang are for 'train sonar'; {variant} takes --data CORPUS.")
+        return partial(TrainJob, corpora=tuple(data or ())), TrainJob.sections
+    if data:
+        raise UsageError("'train sonar' learns from sentences: give --pairs and --text instead of --data.")
+    from pipelines.train_sonar import SonarJob
+
+    given: dict[str, Any] = {name: tuple(values or ()) for name, values in texts.items()}
+    return partial(SonarJob, **given), SonarJob.sections
 
 
 def _need_torch() -> None:
@@ -114,6 +133,8 @@ def _show_estimate(found: dict[str, Any], json: bool) -> None:
 def _show_report(found: dict[str, Any], json: bool) -> None:
     from lcm_data.cli import render
 
+    if not _is_first():
+        return
     if json:
         render.as_json(found)
         return

@@ -101,7 +101,7 @@ def load_text_encoder(
     files = find_model(name_or_path)
     layout = files.layout()
     tokenizer = open_tokenizer(files, layout, threads=threads)
-    if "text decoder" in layout.others and layout.hf_rows:
+    if "text decoder" in layout.others and layout.hf_rows and "space" not in files.hints:
         logger.warning("%s holds a decoder too. In ports of the decoder alone the encoder means nothing", files.weights)
     with torch.device("meta"):
         encoder = TextEncoder(layout.config)

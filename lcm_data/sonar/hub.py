@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from lcm_data.errors import CheckpointError, UnknownNameError
@@ -77,9 +78,41 @@ MODELS: dict[str, RemoteModel] = {
 }
 """Names that need no owner; a new one is one entry."""
 
+MINI = "sonar-mini"
+"""The small space that comes with the package: encoder and decoder in one file."""
+
 _told: set[str] = set()
 
 _REPOSITORY = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
+
+
+def default_model(kind: str = "encoder") -> str:
+    """What a verb takes that is told no model: the published one if it is in the cache, else the one that ships."""
+    published = f"text_sonar_basic_{kind}"
+    return published if cached_weights(published) is not None else MINI
+
+
+def tell_default(name: str) -> None:
+    """Say once, in one line, that the model was not asked for."""
+    if name == MINI and name not in _told:
+        _told.add(name)
+        logger.warning(
+            "no --model given, and no SONAR weights in the cache: using %s, the small model that comes with the "
+            "package (for the real ones: lcm-data models fetch text_sonar_basic_encoder text_sonar_basic_decoder)",
+            name,
+        )
+
+
+def mini_weights() -> Path:
+    """The weights of the model that comes with the package.
+
+    Raises:
+        CheckpointError: they are not there.
+    """
+    path = Path(str(files("lcm_data"))) / "assets" / MINI / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"the weights of {MINI} are missing at {path}: install lcm-data again.")
+    return path
 
 
 def models_dir() -> Path:
@@ -99,6 +132,8 @@ def model_weights(name: str, *, progress: Progress | None = None, force: bool = 
         CheckpointError: nothing of that name, or it cannot be downloaded.
         UnknownNameError: neither a path, nor a known name, nor of the form owner/repo.
     """
+    if name == MINI:
+        return mini_weights()
     if name in MODELS:
         folder = models_dir() / name
         path = _published(name, folder, progress, force)
@@ -117,6 +152,8 @@ def model_weights(name: str, *, progress: Progress | None = None, force: bool = 
 
 def cached_weights(name: str) -> Path | None:
     """As ``model_weights``, but None for a model that would have to be downloaded."""
+    if name == MINI:
+        return mini_weights()
     if name in MODELS:
         path = models_dir() / name / MODELS[name].weights.file_name
         return path if path.is_file() else None
@@ -190,7 +227,7 @@ def _repository(name: str) -> Repository:
     if match is None or (name.count("/") == 1 and name.startswith((".", "~"))):
         if "/" in name or "\\" in name or Path(name).suffix:
             raise CheckpointError(f"model {name}: no such file or folder.")
-        raise UnknownNameError("model", name, [*MODELS, "hf:owner/repo", "a folder or weights file"])
+        raise UnknownNameError("model", name, [MINI, *MODELS, "hf:owner/repo", "a folder or weights file"])
     return Repository(match["repo"], match["revision"] or "main", models_dir())
 
 

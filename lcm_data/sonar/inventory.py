@@ -8,13 +8,14 @@ from typing import Any
 
 from lcm_data.errors import CheckpointError
 from lcm_data.sonar import hub
+from lcm_data.sonar.files import find_model
 from lcm_data.sonar.repository import WEIGHTS
 from lcm_data.sonar.weights import weight_files
 
 
 def known_models() -> list[dict[str, Any]]:
-    """The published models: name, kind, dim, parameters, bytes (about), licence, and what the cache has of them."""
-    models = []
+    """The one that ships and the published ones: name, kind, dim, parameters, bytes (about), licence, what is here."""
+    models = [_shipped()]
     for name, model in hub.MODELS.items():
         about = {
             "name": name,
@@ -26,6 +27,22 @@ def known_models() -> list[dict[str, Any]]:
         }
         models.append({**about, **_state(hub.models_dir() / name, hub.cached_weights(name))})
     return models
+
+
+def _shipped() -> dict[str, Any]:
+    files = find_model(hub.MINI)
+    encoder, decoder = files.layout("encoder").config, files.layout("decoder").config
+    return {
+        "name": hub.MINI,
+        "kind": "text enc/dec",
+        "dim": encoder.model_dim,
+        "parameters": encoder.num_parameters + decoder.num_parameters - encoder.vocab_size * encoder.model_dim,
+        "bytes": files.weights.stat().st_size,
+        "licence": "see its model card",
+        "cached": "ships",
+        "path": str(files.weights),
+        "cached_bytes": files.weights.stat().st_size,
+    }
 
 
 def other_models() -> list[dict[str, Any]]:

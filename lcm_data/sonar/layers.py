@@ -26,6 +26,17 @@ def sinusoid(num_positions: int, model_dim: int, offset: int = POSITION_OFFSET) 
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+def placed(x: Tensor, positions: Tensor) -> Tensor:
+    """Scaled embeddings with their positions, in the dtype the layers compute in.
+
+    Added in float32 and cast back, as the reference does: in bfloat16 late positions would collapse. Under autocast
+    that is autocast's, or every product would cast what layer norms and sums left in float32.
+    """
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return (x.float() + positions).to(dtype)
+
+
 @functools.cache
 def _has_onednn(dtype: torch.dtype) -> bool:
     """Whether torch's oneDNN linear works here in ``dtype``, with plain and with packed weights.
@@ -124,7 +135,8 @@ def linear(x: Tensor, layer: nn.Module, activation: str = "none") -> Tensor:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
     """``linear`` of a weight [O, I] that no layer holds, a part of one, say."""
-    if x.device.type == "cpu" and not torch.is_grad_enabled() and _has_onednn(x.dtype):
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype and not torch.is_grad_enabled()  # no autocast
+    if plain and _has_onednn(x.dtype):
         return _onednn(x, weight, bias, activation)
     y = F.linear(x, weight, bias)
     if activation == "relu":

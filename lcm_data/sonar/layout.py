@@ -195,8 +195,13 @@ def _only(network: Network[Config], networks: Sequence[Found], shapes: Shapes, w
     )
 
 
+def hf_part(part: str) -> str:
+    """Hugging Face's name for a part of a layer."""
+    return _HF_NAMES.get(part, part.replace("encoder_decoder_attn", "encoder_attn"))
+
+
 def _their_part(part: str, found: Found) -> str:
-    return part if found.fairseq2 else _HF_NAMES.get(part, part.replace("encoder_decoder_attn", "encoder_attn"))
+    return part if found.fairseq2 else hf_part(part)
 
 
 def _sources(network: Network[Config], found: Found, others: Sequence[Found], shapes: Shapes) -> dict[str, str]:

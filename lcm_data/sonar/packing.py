@@ -40,24 +40,41 @@ class Packing(Protocol):
 
 
 class Groups:
-    """Neighbours of equal length share every call, so sentences should be sorted by length."""
+    """Neighbours of equal length share every call, so sentences should be sorted by length.
 
-    def __init__(self, lengths: Sequence[int]) -> None:
+    ``causal``: a token attends to itself and those before it in its sentence only.
+    """
+
+    def __init__(self, lengths: Sequence[int], causal: bool = False) -> None:
         self._groups = [(len(list(same)), length) for length, same in itertools.groupby(lengths)]
+        self._causal = causal
 
     def positions(self, table_PD: Tensor) -> Tensor:
         return torch.cat([table_PD[:length].repeat(count, 1) for count, length in self._groups])
 
     def attend(self, q_THK: Tensor, k_THK: Tensor, v_THK: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self._attend_learning(q_THK, k_THK, v_THK)
         mixed_THK = torch.empty(q_THK.shape, dtype=q_THK.dtype, device=q_THK.device)
         start = 0
         for count, length in self._groups:
             rows = slice(start, start + count * length)
             q, k, v = (t[rows].view(count, length, *t.shape[1:]).transpose(1, 2) for t in (q_THK, k_THK, v_THK))
-            mixed_NHLK = F.scaled_dot_product_attention(q, k, v)
+            mixed_NHLK = F.scaled_dot_product_attention(q, k, v, is_causal=self._causal)
             mixed_THK[rows].view(count, length, *q_THK.shape[1:]).copy_(mixed_NHLK.transpose(1, 2))
             start = rows.stop
         return mixed_THK
+
+    def _attend_learning(self, q_THK: Tensor, k_THK: Tensor, v_THK: Tensor) -> Tensor:
+        """Pieces that are joined, for autograd: writing each into its place would copy all of them once a group."""
+        sizes = [count * length for count, length in self._groups]
+        parts_of = [torch.split(t, sizes) for t in (q_THK, k_THK, v_THK)]
+        mixed = []
+        for (count, length), *parts in zip(self._groups, *parts_of, strict=True):
+            q, k, v = (part.reshape(count, length, *part.shape[1:]).transpose(1, 2) for part in parts)
+            mixed_NHLK = _attention(q, k, v, self._causal)
+            mixed.append(mixed_NHLK.transpose(1, 2).flatten(0, 1))
+        return torch.cat(mixed)
 
     def means(self, x_TD: Tensor) -> Tensor:
         rows = torch.split(x_TD.float(), [count * length for count, length in self._groups])
@@ -66,6 +83,50 @@ class Groups:
             for part, (count, length) in zip(rows, self._groups, strict=True)
         ]
         return torch.cat(means)
+
+
+def _attention(q_NHLK: Tensor, k_NHLK: Tensor, v_NHLK: Tensor, causal: bool) -> Tensor:
+    """Attention of short sentences with gradients; on a CPU as products, whose backward is several times SDPA's."""
+    if q_NHLK.device.type != "cpu":
+        return F.scaled_dot_product_attention(q_NHLK, k_NHLK, v_NHLK, is_causal=causal)
+    length, scale = q_NHLK.shape[2], q_NHLK.shape[3] ** -0.5
+    q, k, v = (part.flatten(0, 1) for part in (q_NHLK, k_NHLK, v_NHLK))
+    if causal:
+        hidden_LL = torch.full((length, length), -torch.inf, dtype=q.dtype).triu(1)
+        scores = torch.baddbmm(hidden_LL.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
+    else:
+        scores = torch.bmm(q * scale, k.transpose(1, 2))
+    return torch.bmm(scores.softmax(dim=-1), v).view(q_NHLK.shape)
+
+
+class Padded:
+    """Sentences as rows of one padded batch while they attend: a fixed number of calls, with gradients, on any device.
+
+    ``causal`` as in ``Groups``.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device, causal: bool = False) -> None:
+        self._lengths_N = torch.tensor(lengths, device=device)
+        self._place_NL = torch.arange(max(lengths), device=device)
+        self._real_NL = self._place_NL < self._lengths_N.unsqueeze(1)
+        self._causal = causal
+
+    def positions(self, table_PD: Tensor) -> Tensor:
+        return table_PD[self._place_NL.expand_as(self._real_NL)[self._real_NL]]
+
+    def attend(self, q_THK: Tensor, k_THK: Tensor, v_THK: Tensor) -> Tensor:
+        shape = (*self._real_NL.shape, *q_THK.shape[1:])
+        q, k, v = (t.new_zeros(shape).masked_scatter(self._real_NL[..., None, None], t) for t in (q_THK, k_THK, v_THK))
+        # With a causal mask real tokens never reach the padding behind them.
+        mask = None if self._causal else self._real_NL[:, None, None]
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        mixed_NHLK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self._causal)
+        return mixed_NHLK.transpose(1, 2)[self._real_NL]
+
+    def means(self, x_TD: Tensor) -> Tensor:
+        row_T = torch.arange(len(self._lengths_N), device=x_TD.device).repeat_interleave(self._lengths_N)
+        sums_ND = x_TD.new_zeros(len(self._lengths_N), x_TD.shape[1], dtype=torch.float32)
+        return sums_ND.index_add(0, row_T, x_TD.float()) / (self._lengths_N.float() + 1e-7).unsqueeze(1)
 
 
 class Varlen:

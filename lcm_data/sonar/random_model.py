@@ -6,18 +6,18 @@ travels into the metadata of everything made with it. The format is the one real
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcm_data.errors import MissingExtraError, UsageError
 from lcm_data.languages import FLORES_200
 from lcm_data.sonar.config import NUM_DATA_TAGS, TextDecoderConfig, TextEncoderConfig
 from lcm_data.sonar.decoder_layout import EMBED, OUTPUT, decoder_shapes
 from lcm_data.sonar.encoder_layout import encoder_shapes
+from lcm_data.sonar.train_tokenizer import num_pieces, train_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,6 @@ TOKENIZER_NAME = "sentencepiece.model"
 CONFIG_NAME = "config.json"
 
 _MAX_TRAINING_TEXTS = 20_000
-_NUM_BASE_PIECES = 256 + 8
 
 
 def write_random_checkpoint(
@@ -63,13 +62,14 @@ def write_random_checkpoint(
         UsageError: no text, or sizes that do not fit together.
     """
     directory = Path(directory)
-    model = _train_tokenizer(texts, vocab_size)
+    usable = (text for text in texts if text.strip())
+    model = train_tokenizer(list(itertools.islice(usable, _MAX_TRAINING_TEXTS)), vocab_size)
     config = TextEncoderConfig(
         model_dim=model_dim,
         num_layers=num_layers,
         num_heads=num_heads,
         ffn_dim=4 * model_dim if ffn_dim is None else ffn_dim,
-        vocab_size=1 + _num_pieces(model) + len(languages) + NUM_DATA_TAGS,
+        vocab_size=1 + num_pieces(model) + len(languages) + NUM_DATA_TAGS,
         max_tokens=max_tokens,
     )
     decoder = None
@@ -147,38 +147,3 @@ def random_state(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, 
             scale *= 3.0
         state[name] = torch.randn(shape, generator=generator) * scale
     return state
-
-
-def _train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
-    """A unigram SentencePiece model with byte fallback, trained on one thread for the same result everywhere."""
-    try:
-        import sentencepiece
-    except ImportError as error:
-        raise MissingExtraError("training a tokenizer", "sentencepiece", "torch") from error
-    sentences = [text for text in texts if text.strip()][:_MAX_TRAINING_TEXTS]
-    if not sentences:
-        raise UsageError("training a tokenizer needs at least one text that is not blank, got none.")
-    # All 256 bytes and every usual character are pieces of their own, whatever size was asked for.
-    characters = set("".join(sentences))
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(sentences),
-        model_writer=out,
-        model_type="unigram",
-        vocab_size=max(vocab_size, _NUM_BASE_PIECES + 2 * len(characters)),
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        character_coverage=0.9995,
-        num_threads=1,
-        max_sentence_length=8192,
-        minloglevel=2,
-    )
-    return out.getvalue()
-
-
-def _num_pieces(model: bytes) -> int:
-    import sentencepiece
-
-    processor = sentencepiece.SentencePieceProcessor()
-    processor.LoadFromSerializedProto(model)
-    return int(processor.GetPieceSize())

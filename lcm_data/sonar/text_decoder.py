@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from lcm_data.errors import UsageError
 from lcm_data.sonar.config import TextDecoderConfig
 from lcm_data.sonar.decoder_state import Attend, DecoderState, causal
-from lcm_data.sonar.layers import FeedForward, linear, packed, sinusoid
+from lcm_data.sonar.layers import FeedForward, linear, packed, placed, sinusoid
+from lcm_data.sonar.packing import Packing
 
 __all__ = ["DecoderState", "TextDecoder", "TextDecoderConfig"]
 
@@ -103,6 +104,16 @@ class _Stack(nn.Module):
         self.layer_norm = nn.LayerNorm(config.model_dim)
 
 
+def _attend_packed(packing: Packing, num_heads: int) -> Attend:
+    """Attention for tokens that lie one after the other, each a row of one column."""
+
+    def attend(q_T1D: Tensor, k_T1D: Tensor, v_T1D: Tensor) -> Tensor:
+        q, k, v = (part.view(len(part), num_heads, -1) for part in (q_T1D, k_T1D, v_T1D))
+        return packing.attend(q, k, v).flatten(1).unsqueeze(1)
+
+    return attend
+
+
 class TextDecoder(nn.Module):
     """Sentence vectors and token prefixes to logits of the next token. Parameter names are fairseq2's.
 
@@ -149,6 +160,26 @@ class TextDecoder(nn.Module):
         for layer in self._layers():
             x_PTD = layer(x_PTD, layer.encoder_decoder_attn(emb_PD), self._causal)
         return self.project(self.decoder.layer_norm(x_PTD))
+
+    def hidden(self, emb_PD: Tensor, row_T: Tensor, ids_T: Tensor, packing: Packing) -> Tensor:
+        """All tokens of packed sentences at once, for training: what ``project`` makes the logits of.
+
+        Args:
+            emb_PD: sentence vectors.
+            row_T: for every token which of them is its sentence's.
+            ids_T: tokens of all sentences one after the other, each beginning with the prompt ``[</s>, language]``.
+            packing: of the same sentences, causal.
+
+        Returns:
+            [T, D]; entry t is about the token after token t.
+        """
+        x_TD = self.decoder_frontend.embed(ids_T) * math.sqrt(self.config.model_dim)
+        x_T1D = placed(x_TD, packing.positions(self.position_table)).unsqueeze(1)
+        attend = _attend_packed(packing, self.config.num_heads)
+        for layer in self._layers():
+            x_T1D = layer(x_T1D, layer.encoder_decoder_attn(emb_PD)[row_T], attend)
+        hidden_TD: Tensor = self.decoder.layer_norm(x_T1D.squeeze(1))
+        return hidden_TD
 
     def start(self, emb_PD: Tensor, ids_PT: Tensor) -> tuple[Tensor, DecoderState]:
         """As ``forward`` up to the output projection; also the state to go on from with ``step`` (with B = 1).
@@ -210,8 +241,7 @@ class TextDecoder(nn.Module):
 
     def _embed(self, ids_PT: Tensor, positions: Tensor) -> Tensor:
         x_PTD: Tensor = self.decoder_frontend.embed(ids_PT) * math.sqrt(self.config.model_dim)
-        # Added in float32 and cast back, as the reference does: in bfloat16 late positions would collapse.
-        return (x_PTD.float() + positions).to(x_PTD.dtype)
+        return placed(x_PTD, positions)
 
     def _causal(self, q_PTD: Tensor, k_PTD: Tensor, v_PTD: Tensor) -> Tensor:
         return causal(q_PTD, k_PTD, v_PTD, self.config.num_heads)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lcm_data.errors import UsageError
 from lcm_data.sonar.config import TextEncoderConfig
-from lcm_data.sonar.layers import FeedForward, linear, packed, sinusoid
+from lcm_data.sonar.layers import FeedForward, linear, packed, placed, sinusoid
 from lcm_data.sonar.packing import Groups, Packing, Varlen, VarlenAttention, gpu_attention
 
 __all__ = ["TextEncoder", "TextEncoderConfig"]
@@ -129,7 +129,7 @@ class TextEncoder(nn.Module):
         head_dim = self.config.model_dim // self.config.num_heads
         self._attention = gpu_attention(weight.device, weight.dtype, self.config.num_heads, head_dim)
 
-    def forward(self, ids_T: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward(self, ids_T: Tensor, lengths: Sequence[int], packing: Packing | None = None) -> Tensor:
         """Encode.
 
         Args:
@@ -144,10 +144,10 @@ class TextEncoder(nn.Module):
             UsageError: a sentence is empty or longer than ``config.max_tokens``, or the lengths do not sum to T.
         """
         self._check(ids_T, lengths)
-        packing = Varlen(lengths, ids_T.device, self._attention) if self._attention else Groups(lengths)
+        if packing is None:
+            packing = Varlen(lengths, ids_T.device, self._attention) if self._attention else Groups(lengths)
         x_TD = F.embedding(ids_T, self.encoder_frontend.embed.weight) * math.sqrt(self.config.model_dim)
-        # Added in float32 and cast back, as the reference does: in bfloat16 late positions would collapse.
-        x_TD = (x_TD.float() + packing.positions(self.position_table)).to(x_TD.dtype)
+        x_TD = placed(x_TD, packing.positions(self.position_table))
         for layer in self.encoder.layers:
             x_TD = layer(x_TD, packing)
         return packing.means(self.layer_norm(x_TD))

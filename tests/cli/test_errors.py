@@ -79,7 +79,7 @@ def test_a_model_that_is_not_here_and_cannot_be_had(finished: Path, tmp_path: Pa
         "HF_ENDPOINT": "http://127.0.0.1:9",
         **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
     }
-    message = error_line("encode", finished, env=offline)
+    message = error_line("encode", finished, "--model", "text_sonar_basic_encoder", env=offline)
     assert message.count("\n") == 0
     assert "cannot download" in message
     assert str(tmp_path / "cache") in message

@@ -16,7 +16,9 @@ from jobs import COMMAND
 from lcm_data.cli.app import app
 from pipelines.decode import DecodeConfig
 from pipelines.encode import EncodeConfig
+from pipelines.evaluate import EvaluateConfig
 from pipelines.evaluate_space import EvaluateSpaceConfig
+from pipelines.generate import GenerateConfig
 from pipelines.normalize import NormalizeConfig
 from pipelines.quantize import QuantizeConfig
 from pipelines.segment import SegmentConfig
@@ -29,9 +31,11 @@ CONFIGS: dict[str, Any] = {
     "normalize": NormalizeConfig,
     "decode": DecodeConfig,
     "evaluate-space": EvaluateSpaceConfig,
+    "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
 }
 NOT_SETTINGS = {"config", "dry_run", "print_config", "json", "quiet", "help"}
-IN_WORDS = {"text", "plots", "threads", "gpus_per_worker", "unit_timeout"}
+IN_WORDS = {"model", "text", "plots", "threads", "gpus_per_worker", "unit_timeout", "sampling"}
 """Settings whose default the help gives in words."""
 
 
@@ -127,9 +131,22 @@ def test_defaults_in_the_help_are_those_of_the_settings(verb: str) -> None:
         elif shown.endswith(" MiB"):
             assert field.default == int(shown.removesuffix(" MiB")) << 20
         elif field.default is None:
-            assert (param.name, shown) == ("sample_rows", "1000 a unit")
+            assert (param.name, shown) in (("sample_rows", "1000 a unit"), ("prefix_share", "0.5"))
+        elif isinstance(field.default, list):
+            assert shown == ", ".join(field.default), param.name
         else:
             assert shown == str(field.default), param.name
+
+
+@pytest.mark.parametrize("verb", [*CONFIGS, "train"])
+def test_verbs_that_make_something_can_be_quiet_and_speak_json(verb: str) -> None:
+    known = {name for param in VERBS[verb].params for name in param.opts}
+    assert {"--json", "--quiet", "-q"} <= known
+
+
+def test_usage_says_what_comes_in_which_order(call: Callable[..., Any]) -> None:
+    assert "lcm-data generate [OPTIONS] {CHECKPOINT} {CORPUS} {OUT}" in call("generate", "--help").out
+    assert "lcm-data evaluate [OPTIONS] {CHECKPOINT}... {CORPUS}" in call("evaluate", "--help").out
 
 
 def test_defaults_are_seen(call: Callable[..., Any]) -> None:

@@ -64,14 +64,15 @@ def test_list(call: Callable[..., Any], cache: Path, tmp_path: Path) -> None:
     assert lines["text_sonar_basic_decoder"] == "text decoder 1,024 866.9 M ~3.5 GB partial, 1.5 kB"
     assert lines["hf:owner/port@main"].endswith("kB yes")
     assert "empty" not in lines
-    assert "encode takes text_sonar_basic_encoder" in " ".join(text.split())
+    assert lines["sonar-mini"].endswith("ships")
+    assert "encode takes sonar-mini, since text_sonar_basic_encoder is not in the cache" in " ".join(text.split())
     assert "non-commercial" in text
     assert str(cache) in text
     assert narrow(text)
     found = call("models", "list", "--json").json
     assert found["cache"] == str(cache)
     models = {model["name"]: model for model in found["models"]}
-    assert models["text_sonar_basic_encoder"]["default_of"] == ["encode"]
+    assert [name for name, model in models.items() if model["is_default"]] == ["sonar-mini"]
     assert models["text_sonar_basic_decoder"]["cached_bytes"] == 1500
     assert [other["name"] for other in found["others"]] == ["hf:owner/port@main"]
 

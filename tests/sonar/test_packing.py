@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lcm_data.sonar import packing
 from lcm_data.sonar.layers import sinusoid
-from lcm_data.sonar.packing import Groups, Varlen, gpu_attention, largest_difference
+from lcm_data.sonar.packing import Groups, Padded, Varlen, gpu_attention, largest_difference
 from lcm_data.sonar.text_encoder import TextEncoder, TextEncoderConfig
 
 CPU = torch.device("cpu")
@@ -87,3 +87,36 @@ def test_a_kernel_that_does_not_work_is_not_used(
     assert "off by nan" in caplog.text
     monkeypatch.setattr(packing, "largest_difference", lambda *_: 0.0)
     assert gpu_attention(torch.device("cuda"), torch.bfloat16, 4, 16) is not None
+
+
+@settings(deadline=None, max_examples=30)
+@given(lengths=LENGTHS, causal=st.booleans())
+def test_packings_for_training_agree_and_have_gradients(lengths: list[int], causal: bool) -> None:
+    """Groups with gradients (products), without (SDPA) and padded rows give the same, sentence by sentence."""
+    x = torch.randn(sum(lengths), 3 * 8, requires_grad=True)
+
+    def attend(how: Groups | Padded) -> Tensor:
+        q, k, v = (part.view(-1, 2, 4) for part in x.chunk(3, dim=1))
+        return how.attend(q, k, v)
+
+    groups, padded = Groups(lengths, causal), Padded(lengths, CPU, causal)
+    found = attend(groups)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(groups), found.detach(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(attend(padded), found, atol=1e-6, rtol=0)
+    weights = torch.randn_like(found)
+    (one,) = torch.autograd.grad((found * weights).sum(), x)
+    (other,) = torch.autograd.grad((attend(padded) * weights).sum(), x)
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    table = sinusoid(12, 8)
+    assert torch.equal(groups.positions(table), padded.positions(table))
+    torch.testing.assert_close(groups.means(x), padded.means(x), atol=1e-6, rtol=0)
+
+
+def test_a_causal_token_does_not_see_what_follows() -> None:
+    lengths = [3, 3, 5]
+    x = torch.randn(sum(lengths), 2, 4, requires_grad=True)
+    for how in (Groups(lengths, causal=True), Padded(lengths, CPU, causal=True)):
+        for token, seen in ((1, [0, 1]), (4, [3, 4]), (10, [6, 7, 8, 9, 10])):
+            (gradient,) = torch.autograd.grad(how.attend(x, x, x)[token].sum(), x)
+            assert gradient.abs().sum(dim=(1, 2)).nonzero().flatten().tolist() == seen
