@@ -57,7 +57,7 @@ class SonarJob(Job):
             raise UnknownNameError("preset", preset, SonarConfig.presets)
         merged = {**SonarConfig.presets[preset], **model}
         config = checked(SonarConfig, "model", merged)
-        batches = checked(BatchConfig, "data", {"path": self._folder(), **self.settings.get("data", {})})
+        batches = checked(BatchConfig, "data", {**self.settings.get("data", {}), "path": self._folder()})
         if not self._is_prepared():  # checked now, made when training starts
             texts = self._texts()
             planned = texts.vocab_size + len(texts.langs or ())
