@@ -56,11 +56,11 @@ def tables(trained: Sequence[Trained], measured: Measured) -> str:
     """The budget of every variant and what its loss did, then the figures: mean, and by language if there are more."""
     places = list(measured.counts)
     sections = [_budgets(trained)]
-    for columns in (NEXT, WRITTEN):
+    for title, columns in ((_where(measured.counts), NEXT), ("continuations", WRITTEN)):
         means = {name: _mean(found, columns) for name, found in measured.results.items()}
         rows = {name: figures for name, figures in means.items() if figures}
         if rows:
-            sections.append(f"{_where(measured.counts)}\n\n{_figures(rows, columns)}")
+            sections.append(f"{title}\n\n{_figures(rows, columns)}")
         if rows and len(places) > 1:
             sections += [_by_place(name, columns[name], measured, places) for name in columns]
     sections += ["\n".join(f"not measured: {note}" for note in measured.skipped)]

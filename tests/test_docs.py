@@ -68,6 +68,7 @@ def command_lines() -> list[tuple[str, list[str]]]:
 def test_commands_in_the_documentation_exist(page: str, words: list[str]) -> None:
     group = typer.main.get_command(app)
     command = group.commands[words[1]]  # type: ignore[attr-defined]
+    command = getattr(command, "commands", {}).get(words[2], command)
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     options = [word for word in words[2:] if word.startswith("--")]
     assert set(options) <= known, f"{page}: {set(options) - known} is no option of {words[1]}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lcm_data.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from pipelines.demo import DemoResult
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +37,14 @@ def demo(
         parts = ("languages", "example", "neighbours", "said", "story")
         render.as_json({"corpus": corpus, **{name: getattr(result, name) for name in parts}})
         return
+    _show(result)
+    print(_NEXT.format(corpus=corpus, levels=pipeline.LEVELS, units=pipeline.UNITS))
+
+
+def _show(result: DemoResult) -> None:
+    from lcm_data.cli import render
+    from pipelines import demo as pipeline
+
     print()
     columns = list(result.languages[0])
     rows = [list(row.values()) for row in result.languages]
@@ -60,7 +71,9 @@ def demo(
     columns = list(result.story[0])
     title = f"A story written on in {pipeline.UNSEEN}, which the model never learned from"
     render.table(title, columns, [list(row.values()) for row in result.story])
-    print(f"""
+
+
+_NEXT = """
 The space is small and knows software texts and a game; the model is tiny and learned six stories for a minute. What
 it writes shows the road, not what such models can do.
 
@@ -73,4 +86,5 @@ Next:
 With real SONAR weights (3 GB, once):
   lcm-data encode    {corpus} --model text_sonar_basic_encoder --overwrite
   lcm-data normalize {corpus} --overwrite
-  lcm-data quantize  {corpus} --levels {pipeline.LEVELS} --units {pipeline.UNITS} --overwrite""")
+  lcm-data quantize  {corpus} --levels {levels} --units {units} --overwrite"""
+"""What to do next, for ``str.format``."""

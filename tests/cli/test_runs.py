@@ -145,7 +145,7 @@ def test_signals(finished: Path, tmp_path: Path, number: signal.Signals, code: i
 
 def test_two_drivers(finished: Path, tmp_path: Path) -> None:
     corpus = copy(finished, tmp_path / "corpus")
-    driver = started(corpus)
+    driver = started(corpus, ODD_PAUSE="1.5")  # two more commands start and end meanwhile
     for args in ((), ("--overwrite",)):
         message = error_line("encode", corpus, *ODD, *args, code=1)
         assert f"is being written by process {driver.pid}" in message

