@@ -12,7 +12,7 @@ from lcm_models.config import Frozen
 
 
 class SonarConfig(Frozen):
-    """Sizes of both networks, and the weights of the losses (arXiv 2308.11466, §4.1).
+    """Sizes of both networks, and the weights of the losses (arXiv 2308.11466, §4.1, but for ``contrast``).
 
     Encoder, decoder and output share one embedding, as in NLLB, where SONAR's weights come from.
     """
@@ -31,6 +31,10 @@ class SonarConfig(Frozen):
     decoder_ffn: int = Field(1024, ge=1, description="Inner width of the decoder's feed-forward.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on what each sublayer adds.")
     mse: float = Field(1.0, ge=0, description="Weight of the squared distance of translations, mean over the width.")
+    contrast: float = Field(
+        0.0, ge=0, description="Weight of telling a sentence's translation from the others of the batch."
+    )
+    contrast_scale: float = Field(20.0, gt=0, description="Factor of the cosines that are told apart.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over the vocabulary.")
     sampled_softmax: int = Field(
         0, ge=0, description="In training compare with the tokens of the batch and others up to so many; 0: with all."

@@ -68,6 +68,10 @@ class SonarModel(nn.Module):
         distance = F.mse_loss(first_PD, second_PD) if len(batch.pair_P2) else emb_ND.new_zeros(())
         total = entropy + self.config.mse * distance * num_targets
         sums = {"cross_entropy": entropy.detach(), "mse": (distance * num_targets).detach()}
+        if self.config.contrast:
+            contrast = contrastive(first_PD, second_PD, self.config.contrast_scale)
+            total = total + self.config.contrast * contrast * num_targets
+            sums["contrast"] = (contrast * num_targets).detach()
         return Loss(total, num_targets, sums)
 
     def _cross_entropy(self, emb_ND: Tensor, batch: SonarBatch) -> Tensor:
@@ -88,6 +92,20 @@ class SonarModel(nn.Module):
                 chosen_C, target_U = _candidates(target_U, len(weight_VD), self.config.sampled_softmax)
                 weight_VD = weight_VD[chosen_C]
         return linear_cross_entropy(hidden_UD, weight_VD, target_U, smoothing)
+
+
+def contrastive(first_PD: Tensor, second_PD: Tensor, scale: float) -> Tensor:
+    """Cross entropy of finding each translation among those of the batch by cosine, mean of both directions, in nats.
+
+    The loss of LaBSE (arXiv 2007.01852, eq 1) with a scale instead of a margin. Not part of SONAR's own objective.
+    """
+    if not len(first_PD):
+        return first_PD.new_zeros(())
+    first_PD, second_PD = (F.normalize(part.float(), dim=1) for part in (first_PD, second_PD))
+    with torch.autocast(first_PD.device.type, enabled=False):
+        score_PP = scale * (first_PD @ second_PD.T)
+    right_P = torch.arange(len(score_PP), device=score_PP.device)
+    return (F.cross_entropy(score_PP, right_P) + F.cross_entropy(score_PP.T, right_P)) / 2
 
 
 def _packing(lengths: list[int], device: torch.device, causal: bool = False) -> Packing:

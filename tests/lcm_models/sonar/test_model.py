@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from lcm_models.sonar.batches import SonarBatch, SonarLoader
 from lcm_models.sonar.config import BatchConfig, SonarConfig
-from lcm_models.sonar.model import SonarModel
+from lcm_models.sonar.model import SonarModel, contrastive
 from lcm_models.sonar.prepared import Prepared
 
 TINY = SonarConfig(**SonarConfig.presets["tiny"])
@@ -48,6 +49,22 @@ def test_the_loss_of_transformers_networks(prepared: Prepared, batch: SonarBatch
     assert float(loss.sums["cross_entropy"]) == pytest.approx(float(entropy), rel=1e-4)
     assert float(loss.total) == pytest.approx(float(entropy + 0.7 * distance * len(batch.target_U)), rel=1e-4)
     assert int(loss.num_targets) == len(batch.target_U)
+
+
+def test_contrast_finds_translations_among_those_of_the_batch(prepared: Prepared, batch: SonarBatch) -> None:
+    """Zero weight leaves the loss alone; lengths of vectors do not matter; all alike is chance, all apart is nothing."""
+    plain, told = model(prepared)(batch), model(prepared, contrast=0.3)(batch)
+    emb = model(prepared).encoder(batch.source_T, batch.source_lengths)
+    first, second = emb[batch.pair_P2[:, 0]], emb[batch.pair_P2[:, 1]]
+    score = 20 * F.cosine_similarity(first.unsqueeze(1), second.unsqueeze(0), dim=2)
+    expected = -(score.log_softmax(1).diagonal() + score.log_softmax(0).diagonal()).mean() / 2
+    assert "contrast" not in plain.sums
+    assert float(told.sums["contrast"] / told.num_targets) == pytest.approx(float(expected), rel=1e-4)
+    assert float(told.total - plain.total) == pytest.approx(float(0.3 * expected * told.num_targets), rel=1e-3)
+    assert float(contrastive(3 * first, second / 2, 20)) == pytest.approx(float(expected), rel=1e-4)
+    assert float(contrastive(torch.ones(8, 4), torch.ones(8, 4), 20)) == pytest.approx(math.log(8))
+    assert float(contrastive(torch.eye(8), torch.eye(8), 50)) < 1e-6
+    assert float(contrastive(torch.ones(0, 4), torch.ones(0, 4), 20)) == 0
 
 
 def test_gradients_do_not_depend_on_the_packing(

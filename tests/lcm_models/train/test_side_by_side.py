@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -30,28 +31,37 @@ def call(corpus: Path, out: Path, *more: str, monkeypatch: pytest.MonkeyPatch) -
     return (out / "tables.md").read_text("utf-8")
 
 
-def rows_of(table: str) -> dict[str, list[str]]:
-    """Cells by the name of the row; tables of all figures have rows of other names."""
-    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    return {name: cells for name, *cells in lines}
+def sections(text: str) -> dict[str, dict[str, list[str]]]:
+    """Tables by their titles: cells by the name of the row, the first being that of the columns."""
+    chunks = text.split("\n\n")
+    tables = {}
+    for title, table in itertools.pairwise(chunks):
+        if table.startswith("|"):
+            lines = [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
+            tables[title] = {name: cells for name, *cells in lines if name != "---"}
+    return tables
 
 
 @pytest.fixture(scope="module")
 def done(trained_on: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("side-by-side")
     with pytest.MonkeyPatch.context() as patch:
-        text = call(trained_on, folder, "--steps", "4", "--plot", str(folder / "curves.png"), monkeypatch=patch)
+        text = call(trained_on, folder, "--steps", "2", "--plot", str(folder / "curves.png"), monkeypatch=patch)
     return folder, text
 
 
 def test_every_variant_has_its_rows(done: tuple[Path, str]) -> None:
     folder, text = done
-    budgets, figures, *_ = text.split("\n\nmean of 2 languages and splits: ")
-    assert list(rows_of(budgets))[-5:] == list(LCMS)
-    assert [cells[-1] for cells in rows_of(budgets).values()][-2:] == ["nats of a code", "squared error of a concept"]
-    assert list(rows_of(figures.split("\n\nl2")[0]))[-9:] == [*ROWS, "copy", "mean", "truth"]
-    for place in ("validation/deu_Latn", "validation/eng_Latn"):
-        assert len(rows_of(figures)[place]) == len(ROWS) + 3
+    budgets, figures, *others = sections(text).items()
+    by_place = list(itertools.takewhile(lambda each: each[0] != "continuations", others))
+    assert budgets[0].startswith("2 steps, ")
+    assert list(budgets[1]) == ["", *LCMS]
+    assert [cells[-1] for cells in budgets[1].values()][-2:] == ["nats of a code", "squared error of a concept"]
+    assert figures[0].startswith("mean of 2 languages and splits: ")
+    assert list(figures[1]) == ["", *ROWS, "copy", "mean", "truth"]
+    assert [title for title, _ in by_place] == figures[1][""]
+    assert list(by_place[0][1]) == ["", "validation/deu_Latn", "validation/eng_Latn"]
+    assert by_place[0][1][""] == [*ROWS, "copy", "mean", "truth"]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -60,14 +70,14 @@ def test_what_is_done_is_not_done_again(
 ) -> None:
     folder, text = done
     capsys.readouterr()
-    assert call(trained_on, folder, "--steps", "4", monkeypatch=monkeypatch) == text
+    assert call(trained_on, folder, "--steps", "2", monkeypatch=monkeypatch) == text
     assert capsys.readouterr() == (text, "")
-    longer = call(trained_on, folder, "--steps", "6", "--langs", "eng_Latn", monkeypatch=monkeypatch)
-    assert "base: step 4 to 6" in capsys.readouterr().err
-    assert "\n\nvalidation/eng_Latn: " in longer
+    longer = call(trained_on, folder, "--steps", "3", "--langs", "eng_Latn", monkeypatch=monkeypatch)
+    assert "base: step 2 to 3" in capsys.readouterr().err
+    assert [title for title in sections(longer) if title.startswith("validation/eng_Latn: ")]
     assert "validation/deu_Latn" not in longer
     parts = [json.loads(line)["steps"] for line in (folder / "base" / "cpu_seconds.jsonl").read_text().splitlines()]
-    assert parts == [4, 2]
+    assert parts == [2, 1]
 
 
 def test_sentences_where_there_is_a_decoder(done: tuple[Path, str], trained_on: Path, tmp_path: Path) -> None:
