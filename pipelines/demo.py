@@ -1,11 +1,13 @@
 """``lcm-data demo``: the whole road on the texts and the small space that come with the package.
 
-Documents become sentences, vectors and codes; a small concept model learns the stories in all languages but one, and
-writes them on in that one; decoders say what it wrote in two others. Nothing is downloaded.
+Documents (six stories, and six pages of help of the kind that the space knows) become sentences, vectors and codes; a
+small concept model learns them in all languages but one, and goes on with those of that one; decoders say what it wrote
+in two others. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -30,24 +32,23 @@ LEVELS, UNITS = 8, 32
 UNSEEN = "fra_Latn"
 """The language the concept model does not learn from, and continues."""
 SAID_IN = ("eng_Latn", "deu_Latn")
-QUERY = "How much are the cherries?"
+QUERY = "How do I print only some pages?"
 SAID = "Click the button to open the file."
-"""A sentence of the kind that the small space knows."""
 STEPS = 200
 
-_STORY, _PREFIX, _SHOWN = "bread", 6, 3
+_PAGE, _PREFIX, _SHOWN = "wireless", 4, 3
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Reports of the stages, a row a language, a sentence on its way, a story written on, what a search finds, and one
+    """Reports of the stages, a row a language, a sentence on its way, a page written on, what a search finds, and one
     vector said in all languages.
     """
 
     reports: list[Report]
     languages: list[dict[str, Any]]
     example: dict[str, Any]
-    story: list[dict[str, Any]]
+    page: list[dict[str, Any]]
     neighbours: list[dict[str, Any]]
     said: list[dict[str, Any]]
     corpus: str
@@ -65,20 +66,19 @@ def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print
     if not isinstance(target, LocalFiles):
         raise UsageError(f"the demo writes to a local folder, got {corpus!r}.")
     how: dict[str, Any] = {"corpus": corpus, "overwrite": overwrite}
-    with as_file(files("lcm_data") / "assets" / "demo") as documents:
-        say("1/7  segment: documents to sentences")
-        reports = [
-            segment.run(segment.SegmentConfig(inputs=[str(documents)], validation=0, test=0, **how)),
-        ]
+    say("1/7  segment: documents to sentences")
+    with as_file(files("lcm_data") / "assets") as assets:
+        inputs = [str(assets / "demo"), str(assets / "help")]
+        reports = [segment.run(segment.SegmentConfig(inputs=inputs, validation=0, test=0, **how))]
     say(f"2/7  encode: sentences to embeddings, by {MINI}, the small SONAR space that comes with the package")
     reports.append(encode.run(encode.EncodeConfig(model=MINI, **how)))
     say("3/7  normalize: the scale of the space")
     normalize.run(normalize.NormalizeConfig(**how))
     say(f"4/7  quantize: embeddings to {LEVELS} codes of {UNITS} units each")
     reports.append(quantize.run(quantize.QuantizeConfig(levels=LEVELS, units=UNITS, **how)))
-    say(f"5/7  train: a small Two-Tower model learns the stories in every language but {UNSEEN}")
+    say(f"5/7  train: a small Two-Tower model learns the documents in every language but {UNSEEN}")
     _train(corpus, overwrite, steps)
-    say(f"6/7  generate: it writes the stories on in {UNSEEN}, from their first {_PREFIX} sentences")
+    say(f"6/7  generate: it goes on with those of {UNSEEN}, from their first {_PREFIX} sentences")
     written = f"{corpus}-written"
     how = {"prefixes": corpus, "prefix_sentences": _PREFIX, "max_new": _SHOWN, "min_new": _SHOWN, "langs": [UNSEEN]}
     how |= {"splits": None, "repetition_cosine": None}
@@ -91,7 +91,7 @@ def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print
             )
         )
     return DemoResult(
-        reports, _languages(corpus), _example(corpus), _story(corpus), _neighbours(corpus), _said(), corpus
+        reports, _languages(corpus), _example(corpus), _page(corpus), _neighbours(corpus), _said(), corpus
     )
 
 
@@ -151,17 +151,19 @@ def _example(corpus: str) -> dict[str, Any]:
     }
 
 
-def _story(corpus: str) -> list[dict[str, Any]]:
-    """The end of a prefix, and what came next: as it was written by its author, and what the model wrote."""
-    (story,) = (d for d in open_corpus(corpus).embeddings.documents(langs=[UNSEEN]) if d.doc_id == _STORY)
-    rows = [{"": "read", UNSEEN: text, **dict.fromkeys(SAID_IN, "")} for text in story["text"][_PREFIX - 2 : _PREFIX]]
-    said: dict[str, list[str]] = {}
+def _page(corpus: str) -> list[dict[str, Any]]:
+    """The end of a prefix, and what came next: as its author wrote it, and what the model wrote, said elsewhere."""
+    (page,) = (d for d in open_corpus(corpus).embeddings.documents(langs=[UNSEEN]) if d.doc_id == _PAGE)
+    read, follows = page["text"][_PREFIX - 2 : _PREFIX], page["text"][_PREFIX : _PREFIX + _SHOWN]
+    said = []
     for lang in SAID_IN:
         documents = open_corpus(f"{corpus}-written-{lang}").segments.documents(langs=[lang])
-        said[lang] = next((d["text"] for d in documents if d.doc_id == _STORY), [])
-    for number, texts in enumerate(zip(*said.values(), strict=True)):
-        if number < _SHOWN:
-            rows.append({"": "written", UNSEEN: "", **dict(zip(SAID_IN, texts, strict=True))})
+        said.append(next((d["text"] for d in documents if d.doc_id == _PAGE), []))
+    rows = [{"": "read", UNSEEN: text, **dict.fromkeys(SAID_IN, "")} for text in read]
+    rows += [
+        {"": "next", UNSEEN: text, **dict(zip(SAID_IN, texts, strict=True))}
+        for text, *texts in itertools.zip_longest(follows, *said, fillvalue="")
+    ]
     return rows
 
 

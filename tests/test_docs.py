@@ -27,7 +27,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert all(row["documents"] >= 5 and row["sentences"] >= 40 for row in result.languages)
     assert all(sum(report.manifest.rejects.values()) == 0 for report in result.reports)
     assert {row["language"] for row in result.neighbours} == {row["language"] for row in result.languages}
-    assert [row[""] for row in result.story][:2] == ["read", "read"]
+    assert [row[""] for row in result.page] == ["read", "read", "next", "next", "next"]
     return folder
 
 

@@ -34,7 +34,7 @@ def demo(
     with contextlib.redirect_stdout(sys.stderr):
         result = pipeline.run(corpus, overwrite, lambda line: print(line, file=sys.stderr))
     if json:
-        parts = ("languages", "example", "neighbours", "said", "story")
+        parts = ("languages", "example", "neighbours", "said", "page")
         render.as_json({"corpus": corpus, **{name: getattr(result, name) for name in parts}})
         return
     _show(result)
@@ -68,9 +68,9 @@ def _show(result: DemoResult) -> None:
     rows = [list(row.values()) for row in result.said]
     render.table(f"The vector of: {pipeline.SAID}", columns, rows)
     print()
-    columns = list(result.story[0])
-    title = f"A story written on in {pipeline.UNSEEN}, which the model never learned from"
-    render.table(title, columns, [list(row.values()) for row in result.story])
+    columns = list(result.page[0])
+    title = f"A page in {pipeline.UNSEEN}, which the model never learned from: how it goes on, and what the model wrote"
+    render.table(title, columns, [list(row.values()) for row in result.page])
 
 
 _NEXT = """

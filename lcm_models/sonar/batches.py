@@ -75,6 +75,16 @@ class Batches:
         longest: Array = np.maximum(self._lengths_S[items_I2[:, 0]], self._lengths_S[second_I])
         return longest
 
+    def token_share(self) -> Array:
+        """How often each token [V] is one to decode, as shares; but for pivots, which are few."""
+        data, count_V = self._data, np.zeros(self._data.vocab_size)
+        for items_I2, count in zip(self._groups, self._counts, strict=True):
+            rows_N = items_I2[items_I2 >= 0]
+            tokens = gather_tokens(data.tokens, self._starts_S, self._lengths_S, rows_N)
+            count_V += np.bincount(tokens, minlength=len(count_V)) * (count / len(items_I2))
+        share_V: Array = count_V / count_V.sum()
+        return share_V
+
     def epoch(self, number: int) -> list[Array]:
         """The items [I, 2] of every batch of an epoch, in their order."""
         chosen = [self._turn(index, number) for index in range(len(self._groups))]

@@ -19,7 +19,9 @@ _CHUNK_ROWS = 1024
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_TD: Tensor, weight_VD: Tensor, target_T: Tensor, smoothing: float) -> Tensor:
+    def forward(
+        ctx: Any, x_TD: Tensor, weight_VD: Tensor, target_T: Tensor, smoothing: float, bias_V: Tensor | None
+    ) -> Tensor:
         kind = x_TD.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_TD.dtype
         x_TD_, weight_VD_ = x_TD.to(dtype), weight_VD.to(dtype)
@@ -33,6 +35,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 part_RD = x_TD_[start : start + _CHUNK_ROWS]
                 target_R1 = target_T[start : start + _CHUNK_ROWS].unsqueeze(1)
                 logits_RV = (part_RD @ weight_VD_.t()).float()
+                if bias_V is not None:
+                    logits_RV += bias_V
                 norm_R1 = logits_RV.logsumexp(dim=1, keepdim=True)
                 total += (norm_R1 - (1 - smoothing) * logits_RV.gather(1, target_R1)).sum()
                 if smoothing:
@@ -50,17 +54,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         dx_TD, dw_VD = ctx.saved_tensors
         of_x, of_weight = ctx.dtypes
-        return dx_TD.to(of_x) * grads[0], (dw_VD * grads[0]).to(of_weight), None, None
+        return dx_TD.to(of_x) * grads[0], (dw_VD * grads[0]).to(of_weight), None, None, None
 
 
-def linear_cross_entropy(x_TD: Tensor, weight_VD: Tensor, target_T: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The sum over T of ``cross_entropy(x @ weight.T, target)``, float32; products in the dtype of autocast, if any.
+def linear_cross_entropy(
+    x_TD: Tensor, weight_VD: Tensor, target_T: Tensor, smoothing: float = 0.0, bias_V: Tensor | None = None
+) -> Tensor:
+    """The sum over T of ``cross_entropy(x @ weight.T + bias, target)``, float32; products in autocast's dtype, if any.
 
     Args:
         smoothing: share of each target spread evenly over the vocabulary.
+        bias_V: added to the logits, and not learned.
     """
-    total: Tensor = _LinearCrossEntropy.apply(x_TD, weight_VD, target_T, smoothing)  # type: ignore[no-untyped-call]
+    total: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        x_TD, weight_VD, target_T, smoothing, bias_V
+    )
     return total

@@ -5,6 +5,7 @@ Encoder and decoder are those of ``lcm_data.sonar``: what was trained here is wh
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ class SonarModel(nn.Module):
             self.encoder.requires_grad_(False)
         self.disturb: Disturbance | None = None
         """What happens to vectors in training before they are decoded."""
+        self.token_share_V: Tensor | None = None
+        """How often each token is a target, for ``sampled_softmax``."""
 
     def share(self) -> None:
         """One embedding for encoder, decoder and output."""
@@ -85,13 +88,31 @@ class SonarModel(nn.Module):
             emb_MD = self.disturb(emb_MD)
         hidden_UD = self.decoder.hidden(emb_MD, row_U, batch.input_U, packing)
         weight_VD, target_U = self.decoder.final_proj.weight, batch.target_U
-        smoothing = 0.0
+        smoothing, bias_V = 0.0, None
         if self.training:
             smoothing = self.config.label_smoothing
             if 0 < self.config.sampled_softmax < len(weight_VD):
-                chosen_C, target_U = _candidates(target_U, len(weight_VD), self.config.sampled_softmax)
+                chosen_C, target_U, bias_V = self._candidates(target_U, self.config.sampled_softmax)
                 weight_VD = weight_VD[chosen_C]
-        return linear_cross_entropy(hidden_UD, weight_VD, target_U, smoothing)
+        return linear_cross_entropy(hidden_UD, weight_VD, target_U, smoothing, bias_V)
+
+    def _candidates(self, target_U: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The tokens of the batch and others up to ``num`` in all, ascending; where among them each target is; a bias.
+
+        A rare token is seldom among them, so it would come out too likely. The bias, minus the logarithm of the chance
+        to be among them, makes up for it (arXiv 1412.2007, eq 10).
+        """
+        vocab_size, num_targets = len(self.decoder.final_proj.weight), len(target_U)
+        wanted = torch.unique(target_U)
+        num_others = max(0, num - len(wanted))
+        others = torch.randint(vocab_size, (num_others,), device=target_U.device)
+        chosen_C = torch.unique(torch.cat([wanted, others]))
+        bias_C = None
+        if self.token_share_V is not None:
+            share_C = self.token_share_V.to(target_U.device)[chosen_C].clamp_min(1e-8)
+            missing_C = (num_targets - 1) * torch.log1p(-share_C) + num_others * math.log1p(-1 / vocab_size)
+            bias_C = -torch.log(-torch.expm1(missing_C))
+        return chosen_C, torch.searchsorted(chosen_C, target_U), bias_C
 
 
 def contrastive(first_PD: Tensor, second_PD: Tensor, scale: float) -> Tensor:
@@ -110,12 +131,3 @@ def contrastive(first_PD: Tensor, second_PD: Tensor, scale: float) -> Tensor:
 
 def _packing(lengths: list[int], device: torch.device, causal: bool = False) -> Packing:
     return Groups(lengths, causal) if device.type == "cpu" else Padded(lengths, device, causal)
-
-
-def _candidates(target_U: Tensor, vocab_size: int, num: int) -> tuple[Tensor, Tensor]:
-    """The tokens of the batch and others up to ``num`` in all, ascending; and where among them each target is."""
-    wanted = torch.unique(target_U)
-    if len(wanted) < num:
-        others = torch.randint(vocab_size, (num - len(wanted),), device=target_U.device)
-        wanted = torch.unique(torch.cat([wanted, others]))
-    return wanted, torch.searchsorted(wanted, target_U)

@@ -15,7 +15,7 @@ from lcm_data.errors import CheckpointError, UsageError
 from lcm_data.normalize import Normalizer
 from lcm_data.quantize.storage import load_codebook
 from lcm_data.version import __version__
-from lcm_models.sonar.batches import SonarBatch, SonarLoader, validation_batches
+from lcm_models.sonar.batches import Batches, SonarBatch, SonarLoader, validation_batches
 from lcm_models.sonar.config import BatchConfig, SonarConfig
 from lcm_models.sonar.disturb import Disturbance
 from lcm_models.sonar.model import SonarModel
@@ -63,8 +63,11 @@ class SonarTask:
 
     def build(self) -> SonarModel:
         """The networks with random weights."""
-        model = SonarModel(self.config, open_prepared(self.batches.path).vocab_size)
+        data = open_prepared(self.batches.path)
+        model = SonarModel(self.config, data.vocab_size)
         model.disturb = self.disturbance()
+        if self.config.sampled_softmax:
+            model.token_share_V = torch.from_numpy(Batches(data, self.batches).token_share()).float()
         return model
 
     def disturbance(self) -> Disturbance | None:

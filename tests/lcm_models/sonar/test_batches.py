@@ -145,3 +145,17 @@ def test_longer_sentences_can_wait(prepared: Prepared) -> None:
     middle = int(np.median(prepared.ends_S - prepared.starts()))
     for batch in islice(iter(SonarLoader(prepared, config(max_tokens=middle))), 20):
         assert max(batch.target_lengths) <= middle
+
+
+def test_how_often_tokens_are_targets(prepared: Prepared) -> None:
+    """The shares that are known in advance are those of the batches."""
+    config = BatchConfig(path="-", batch_tokens=400, pivot=0)
+    share = Batches(prepared, config).token_share()
+    count = np.zeros(prepared.vocab_size)
+    batches = Batches(prepared, config)
+    for number in range(3):
+        for items in batches.epoch(number):
+            batch = batches.make(items, np.random.default_rng(0))
+            count += np.bincount(batch.target_U.numpy(), minlength=len(count))
+    assert share.sum() == pytest.approx(1)
+    assert np.abs(share - count / count.sum()).max() < 2e-3

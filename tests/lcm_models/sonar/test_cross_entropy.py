@@ -9,17 +9,19 @@ import torch.nn.functional as F
 from lcm_models.sonar.cross_entropy import linear_cross_entropy
 
 
+@pytest.mark.parametrize("bias", [None, torch.linspace(-2, 2, 50)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("num", [3, 1500])
-def test_equals_torch(num: int, smoothing: float) -> None:
+def test_equals_torch(num: int, smoothing: float, bias: torch.Tensor | None) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(num, 8, generator=generator, dtype=torch.float64).requires_grad_()
     weight = torch.randn(50, 8, generator=generator, dtype=torch.float64).requires_grad_()
     target = torch.randint(50, (num,), generator=generator)
-    expected = F.cross_entropy(x @ weight.t(), target, reduction="sum", label_smoothing=smoothing)
+    logits = x @ weight.t() + (0 if bias is None else bias)
+    expected = F.cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
     wanted = torch.autograd.grad(expected * 3, (x, weight))
-    found = linear_cross_entropy(x, weight, target, smoothing)
-    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    found = linear_cross_entropy(x, weight, target, smoothing, bias)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     for gradient, right in zip(torch.autograd.grad(found * 3, (x, weight)), wanted, strict=True):
         assert torch.allclose(gradient, right, rtol=1e-4, atol=1e-4)
 

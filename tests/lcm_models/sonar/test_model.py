@@ -104,6 +104,29 @@ def test_compared_with_some_tokens_only(prepared: Prepared, batch: SonarBatch) -
     assert float(some.eval()(batch).total) == float(exact.eval()(batch).total)
 
 
+def test_rare_tokens_are_not_too_likely_for_being_compared_seldom(prepared: Prepared) -> None:
+    """Where the model knows the true shares, sampled comparisons push it nowhere; without their bias they would."""
+    ours = model(prepared)
+    vocab = prepared.vocab_size
+    share = 1 / (torch.arange(vocab) + 10.0)
+    share /= share.sum()
+    drift = dict.fromkeys((True, False), torch.zeros(vocab))
+    for _ in range(1500):
+        targets = torch.multinomial(share, 60, replacement=True)
+        for is_corrected in drift:
+            ours.token_share_V = share if is_corrected else None
+            chosen, target, bias = ours._candidates(targets, 80)
+            assert (chosen[target] == targets).all()
+            logits = share[chosen].log() + (0 if bias is None else bias)
+            gradient = 60 * logits.softmax(0)
+            gradient.index_add_(0, target, -torch.ones(60))
+            drift[is_corrected] = drift[is_corrected].index_add(0, chosen, gradient)
+    rare = slice(vocab // 2, None)
+    counted = 1500 * 60 * float(share[rare].sum())
+    assert abs(float(drift[True][rare].sum())) < 0.03 * counted
+    assert abs(float(drift[False][rare].sum())) > 0.2 * counted
+
+
 def test_a_frozen_encoder_stays(prepared: Prepared, batch: SonarBatch) -> None:
     ours = model(prepared, freeze_encoder=True)
     ours(batch).total.backward()
