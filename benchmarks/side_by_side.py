@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.side_by_side_report import Measured, Trained, plot, tables
+from benchmarks.side_by_side_report import Measured, Trained, plot, plot_places, tables
 from lcm_data.errors import LcmDataError, UnknownNameError, UsageError
 from lcm_models import LCMS
 from lcm_models.config import merge_settings
@@ -56,6 +56,8 @@ def main() -> None:
     Path(given.out, "tables.md").write_text(text, "utf-8")
     if given.plot:
         plot(trained, given.plot)
+    if given.plot_languages:
+        plot_places(measured, given.plot_languages)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -76,6 +78,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="rows with other settings of the sampler",
     )  # fmt: skip
     parser.add_argument("--plot", type=Path, help="write the picture of the curves there")
+    parser.add_argument("--plot-languages", type=Path, help="write a picture of the figures by language there")
     return parser.parse_args(arguments)
 
 

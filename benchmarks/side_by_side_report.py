@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Figures = Mapping[str, float]
 
@@ -131,5 +131,31 @@ def plot(trained: Sequence[Trained], path: Path) -> None:
         panel.set_xlabel("step", fontsize=7)
         panel.tick_params(labelsize=7)
     panels[0].legend(fontsize=7, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+
+
+def plot_places(measured: Measured, path: Path) -> None:
+    """Contrastive accuracy and l2 of every model, and of the baselines that have them, by language and split."""
+    from matplotlib.figure import Figure
+
+    places = list(measured.counts)
+    figure = Figure(figsize=(max(5.0, 0.6 * len(places) + 2), 5.6), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    for panel, name in zip(panels, ("ca", "l2"), strict=True):
+        title, _ = NEXT[name]
+        factor = 100 if title.endswith("%") else 1
+        for row, found in measured.results.items():
+            if row != "truth" and all(name in found.get(place, {}) for place in places):
+                style: dict[str, Any] = {"color": "gray", "marker": "x"} if row in ("copy", "mean") else {"marker": "o"}
+                style["linestyle"] = {"copy": "--", "mean": ":"}.get(row, "-")
+                values = [factor * found[place][name] for place in places]
+                panel.plot(range(len(places)), values, label=row, linewidth=0.8, markersize=4, **style)
+        panel.set_ylabel(title)
+        panel.grid(alpha=0.3)
+    names = {place.partition("/")[2] for place in places}
+    shown = [place.partition("/")[2] if len(names) == len(places) else place for place in places]
+    panels[-1].set_xticks(range(len(places)), shown, rotation=60, ha="right", fontsize=8)
+    panels[0].legend(fontsize=7, frameon=False, ncols=4)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)

@@ -52,7 +52,7 @@ def test_the_loss_of_transformers_networks(prepared: Prepared, batch: SonarBatch
 
 
 def test_contrast_finds_translations_among_those_of_the_batch(prepared: Prepared, batch: SonarBatch) -> None:
-    """Zero weight leaves the loss alone; lengths of vectors do not matter; all alike is chance, all apart is nothing."""
+    """Zero weight leaves the loss alone; lengths of vectors do not matter; all alike is chance, apart nothing."""
     plain, told = model(prepared)(batch), model(prepared, contrast=0.3)(batch)
     emb = model(prepared).encoder(batch.source_T, batch.source_lengths)
     first, second = emb[batch.pair_P2[:, 0]], emb[batch.pair_P2[:, 1]]

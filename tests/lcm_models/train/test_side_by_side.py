@@ -46,7 +46,8 @@ def sections(text: str) -> dict[str, dict[str, list[str]]]:
 def done(trained_on: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("side-by-side")
     with pytest.MonkeyPatch.context() as patch:
-        text = call(trained_on, folder, "--steps", "2", "--plot", str(folder / "curves.png"), monkeypatch=patch)
+        pictures = [f"--plot={folder / 'curves.png'}", f"--plot-languages={folder / 'languages.png'}"]
+        text = call(trained_on, folder, "--steps", "2", *pictures, monkeypatch=patch)
     return folder, text
 
 
@@ -62,7 +63,8 @@ def test_every_variant_has_its_rows(done: tuple[Path, str]) -> None:
     assert [title for title, _ in by_place] == figures[1][""]
     assert list(by_place[0][1]) == ["", "validation/deu_Latn", "validation/eng_Latn"]
     assert by_place[0][1][""] == [*ROWS, "copy", "mean", "truth"]
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("curves.png", "languages.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_done_is_not_done_again(
