@@ -54,14 +54,17 @@ class DemoResult:
     corpus: str
 
 
-def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print, steps: int = STEPS) -> DemoResult:
+def run(
+    corpus: str, overwrite: bool = False, say: Callable[[str], None] | None = print, steps: int = STEPS
+) -> DemoResult:
     """Go the whole road from the embedded documents to ``corpus`` and, beside it, to what a model wrote.
 
-    ``steps`` are those of the model's training.
+    ``say`` is told what begins; with None nothing reports progress. ``steps`` are those of the model's training.
 
     Raises:
         UsageError: ``corpus`` is not a local folder.
     """
+    quiet, say = say is None, say or (lambda line: None)
     target = open_files(corpus)
     if not isinstance(target, LocalFiles):
         raise UsageError(f"the demo writes to a local folder, got {corpus!r}.")
@@ -77,7 +80,7 @@ def run(corpus: str, overwrite: bool = False, say: Callable[[str], None] = print
     say(f"4/7  quantize: embeddings to {LEVELS} codes of {UNITS} units each")
     reports.append(quantize.run(quantize.QuantizeConfig(levels=LEVELS, units=UNITS, **how)))
     say(f"5/7  train: a small Two-Tower model learns the documents in every language but {UNSEEN}")
-    _train(corpus, overwrite, steps)
+    _train(corpus, overwrite, steps, quiet)
     say(f"6/7  generate: it goes on with those of {UNSEEN}, from their first {_PREFIX} sentences")
     written = f"{corpus}-written"
     how = {"prefixes": corpus, "prefix_sentences": _PREFIX, "max_new": _SHOWN, "min_new": _SHOWN, "langs": [UNSEEN]}
@@ -99,7 +102,7 @@ def _run_of(corpus: str) -> str:
     return f"{corpus}-model"
 
 
-def _train(corpus: str, overwrite: bool, steps: int) -> None:
+def _train(corpus: str, overwrite: bool, steps: int, quiet: bool) -> None:
     from pipelines.train import TrainJob
     from pipelines.train import run as train
 
@@ -111,8 +114,8 @@ def _train(corpus: str, overwrite: bool, steps: int) -> None:
         "train": {"max_steps": steps, "valid_every": 0, "checkpoint_every": steps, "metrics": ["jsonl"]},
     }
     logging.getLogger("lcm_data.train").setLevel(logging.ERROR)
-    job = TrainJob(variant="two-tower", out=_run_of(corpus), settings=settings, preset="tiny", overwrite=overwrite)
-    train(job)
+    how: dict[str, Any] = {"preset": "tiny", "overwrite": overwrite, "quiet": quiet}
+    train(TrainJob(variant="two-tower", out=_run_of(corpus), settings=settings, **how))
 
 
 def _languages(corpus: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lcm_data.cli.options import JsonOption
+from lcm_data.cli.options import JsonOption, QuietOption
 
 if TYPE_CHECKING:
     from pipelines.demo import DemoResult
@@ -23,6 +23,7 @@ def demo(
     corpus: Annotated[str, typer.Argument(help="Folder to make.")] = "demo-corpus",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew if the folder has a corpus.")] = False,
     json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Go the whole road on a small corpus in 16 languages: sentences, embeddings, codes, a model, new sentences.
 
@@ -32,7 +33,7 @@ def demo(
     from pipelines import demo as pipeline
 
     with contextlib.redirect_stdout(sys.stderr):
-        result = pipeline.run(corpus, overwrite, lambda line: print(line, file=sys.stderr))
+        result = pipeline.run(corpus, overwrite, None if quiet else lambda line: print(line, file=sys.stderr))
     if json:
         parts = ("languages", "example", "neighbours", "said", "page")
         render.as_json({"corpus": corpus, **{name: getattr(result, name) for name in parts}})

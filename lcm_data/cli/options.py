@@ -40,7 +40,7 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Delete what the stage holds and start anew.", rich_help_panel=_RUN)
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done and how long it would take.", rich_help_panel=_OUTPUT)
+    bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.", rich_help_panel=_OUTPUT)
 ]
 PrintConfigOption = Annotated[
     bool, typer.Option("--print-config", help="Print the settings in force and stop.", rich_help_panel=_OUTPUT)
