@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,12 +15,14 @@ from lcm_data.progress import Show, silent
 from lcm_data.sonar import hub
 from lcm_data.sonar.files import find_model
 from lcm_data.space import check_same_space, space_of
+from lcm_data.speak import load_speaker
 from lcm_data.store.files import Files, absolute, open_files
 from lcm_data.store.plan import Plan, Unit
 from lcm_data.store.shard import ShardInfo, document_groups
 from lcm_data.workers.decode import COLUMNS, DecodeWorker, decoder_metadata
 from pipelines.config import Language, Languages, VerbConfig
 from pipelines.derived import check_place, chosen_shards, document_units
+from pipelines.speak import SPEECH, say_corpus
 from pipelines.stage import Report, Stage, provenance_metadata, refuse_outdated, run_stage, shard_inputs
 
 _ONLY_WITH_MODE = {"beam_size": "beam", "top_p": "sample", "top_k": "sample", "seed": "sample"}
@@ -53,6 +55,10 @@ class DecodeConfig(VerbConfig):
     batch_rows: int | None = Field(None, ge=1, description="Hypotheses in a batch; by default chosen for the device.")
     from_langs: Languages = Field(None, description="Decode only vectors of these languages.")
     splits: list[str] | None = Field(None, description="Decode only these splits.")
+    speech: str | None = Field(
+        None, description="Say the sentences aloud, too: espeak-ng, or the folder of a VITS model."
+    )
+    speech_format: Literal["wav", "flac"] = Field("wav", description="Sound files: wav or flac.")
     unit_rows: int = Field(1024, ge=1, description="Sentences of a unit, about: it ends where a row group does.")
 
     @model_validator(mode="after")
@@ -140,9 +146,15 @@ def _check_fits(described: Mapping[str, str], data: StageData, model: str) -> No
 
 
 def run(config: DecodeConfig, show: Show = silent) -> Report:
-    """Decode all embeddings that have no sentence yet."""
+    """Decode all embeddings that have no sentence yet; then say aloud those that have no sound yet, if asked."""
+    speaker = None if config.speech is None else load_speaker(config.speech, config.lang)
     report = run_stage(make_stage(config), config.run_options, overwrite=config.overwrite, show=show)
     stats = report.manifest.stats
     extra: dict[str, Any] = {"empty sentences": int(stats["empty"]) or None}
     extra["mean score"] = f"{stats['score_sum'] / stats['sentences']:.3f} (log probability a token)"
+    if speaker is not None:
+        said = say_corpus(config.corpus, speaker, config.speech_format, overwrite=config.overwrite)
+        extra["speech"] = f"{said.files:,} files in {config.corpus}/{SPEECH}, {said.seconds / 60:.1f} minutes this run"
+        extra["voice"] = speaker.name
+        extra["nothing to say"] = said.silent or None
     return replace(report, extra=extra)

@@ -38,6 +38,7 @@ _text = partial(option, panel="Sentences")
 _model = partial(option, panel="Model")
 _split = partial(option, panel="Splits")
 _words = partial(option, panel="Choice of words")
+_aloud = partial(option, panel="Speech")
 
 
 def register(app: typer.Typer) -> None:
@@ -213,6 +214,10 @@ def decode(
     top_p: Annotated[float | None, _words("Draw from the likeliest tokens of this probability.")] = None,
     top_k: Annotated[int | None, _words("Draw from so many likeliest tokens.")] = None,
     seed: Annotated[int | None, _words("Of the draws.", default="0")] = None,
+    speech: Annotated[
+        str | None, _aloud("Say the sentences aloud: espeak-ng, or the folder of a VITS model.")
+    ] = None,
+    speech_format: Annotated[str | None, _aloud("Sound files: wav or flac.", default="wav")] = None,
     config: ConfigOption = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
@@ -229,7 +234,8 @@ def decode(
 ) -> None:  # fmt: skip
     """Say the embeddings of a corpus in a language: sentences of a new corpus, under the same ids.
 
-    Encode and decode translate; encode OUT again for a round trip.
+    Encode and decode translate; encode OUT again for a round trip. With --speech every sentence becomes a sound file,
+    OUT/speech/split=.../lang=.../SID.wav.
 
     Example: lcm-data decode my-corpus my-corpus-in-french --lang fra_Latn
     """
