@@ -26,8 +26,8 @@ def num_positions(num_samples: int) -> int:
 
 
 def most_samples(positions: int) -> int:
-    """The longest clip, in samples, that gives so many positions (at least 1) and no more."""
-    return FRAME_LENGTH + (STACK * (positions + 1) - 1) * FRAME_SHIFT - 1
+    """The longest clip, in samples, whose frames are just so many positions (at least 1), without an odd one."""
+    return FRAME_LENGTH + STACK * positions * FRAME_SHIFT - 1
 
 
 @dataclass(frozen=True, kw_only=True)
