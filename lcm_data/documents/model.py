@@ -25,6 +25,13 @@ Reason = Literal[
     "unknown_language",
     "uncertain_language",
     "duplicate_id",
+    "missing_audio",
+    "empty_audio",
+    "broken_audio",
+    "truncated_audio",
+    "silent_audio",
+    "no_speech",
+    "too_short",
 ]
 
 REASONS: dict[Reason, str] = {
@@ -37,10 +44,18 @@ REASONS: dict[Reason, str] = {
     "invalid_csv": "a CSV record breaks the quoting rules",
     "invalid_utf8": "bytes that are not UTF-8",
     "lone_surrogate": "half of a surrogate pair, which no UTF-8 file can hold",
-    "too_long": "the text has more than max_doc_chars characters, or the row more than max_row_bytes bytes",
+    "too_long": "the text has more than max_doc_chars characters, the row more than max_row_bytes bytes, or the recording "
+    "lasts longer than max_hours",
     "unknown_language": "the language given with the row is not one of FLORES-200",
     "uncertain_language": "the language was not given and could not be detected with enough certainty",
     "duplicate_id": "another row of the input has the same id and language and was kept",
+    "missing_audio": "the row names no recording, or one that is not there or may not be read",
+    "empty_audio": "the recording has no bytes, no audio stream or no samples",
+    "broken_audio": "the recording cannot be decoded, in whole or in large part, or holds numbers that are no sound",
+    "truncated_audio": "the recording ends before the length that its header names, or without its end mark",
+    "silent_audio": "the recording is silence",
+    "no_speech": "the recording has sound but no speech",
+    "too_short": "the recording is shorter than a segment may be",
 }
 """Why a row becomes a reject. ``duplicate_id`` is only known to who sees all rows, that is the planner."""
 
