@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -83,8 +82,9 @@ class Sound:
                 f"{_MAX_CHANNELS} channels are read",
             )
         assert stream.time_base is not None
-        self._tick = stream.time_base * self.rate  # samples a tick of the timestamps
-        self.can_seek = self._tick <= 1
+        tick = stream.time_base * self.rate
+        self._samples_a_tick = (tick.numerator, tick.denominator)  # of the timestamps
+        self.can_seek = tick <= 1
         self._jitter = round(_VORBIS_JITTER * self.rate) if stream.codec_context.name == "vorbis" else 1
         self._origin: int | None = None  # timestamp of the first sample
 
@@ -105,21 +105,24 @@ class Sound:
 
         ``first`` counts samples of the file's own rate. Blocks hold about a second.
         """
-        frames: list[FloatBlock] = []
-        place = first
-        size = 0
-        for start, x_CN in self._from(first):
-            if start + x_CN.shape[1] <= first:
-                continue
-            frames.append(x_CN[:, max(0, first - start) :])
-            size += frames[-1].shape[1]
-            if size >= self.rate * _BLOCK_SECONDS:
-                yield place, np.concatenate(frames, axis=1)
-                place, frames, size = place + size, [], 0
-        if size:
-            yield place, np.concatenate(frames, axis=1)
+        import av
 
-    def _from(self, first: int) -> Iterator[tuple[int, FloatBlock]]:
+        fifo = av.AudioFifo()  # frames of a few milliseconds are put together in C
+        place: int | None = None
+        for start, frame in self._from(first):
+            if start + frame.samples <= first:
+                continue
+            place = start if place is None else place
+            frame.pts = None
+            fifo.write(frame)
+            if fifo.samples >= self.rate * _BLOCK_SECONDS:
+                x_CN = _samples(fifo.read())
+                yield max(first, place), x_CN[:, max(0, first - place) :]
+                place += x_CN.shape[1]
+        if place is not None and fifo.samples:
+            yield max(first, place), _samples(fifo.read())[:, max(0, first - place) :]
+
+    def _from(self, first: int) -> Iterator[tuple[int, AudioFrame]]:
         """Decoded frames that hold the ``first`` sample and those after it, perhaps with some before."""
         jump = first - round(_PREROLL_SECONDS * self.rate)
         if jump > 0 and self.can_seek:
@@ -135,16 +138,16 @@ class Sound:
                 self._open(self._storage_options)
         yield from self._decoded(0)
 
-    def _jumped(self, place: int) -> Iterator[tuple[int, FloatBlock]]:
+    def _jumped(self, place: int) -> Iterator[tuple[int, AudioFrame]]:
         """Decoded frames from a little before ``place``."""
         if self._origin is None:
             next(self._decoded(0), None)
-        timestamp = (self._origin or 0) + math.floor(place / self._tick)
+        timestamp = (self._origin or 0) + place * self._samples_a_tick[1] // self._samples_a_tick[0]
         with _decoding(self.uri):
             self._container.seek(timestamp, stream=self._stream, backward=True)
         return self._decoded(None)
 
-    def _decoded(self, place: int | None) -> Iterator[tuple[int, FloatBlock]]:
+    def _decoded(self, place: int | None) -> Iterator[tuple[int, AudioFrame]]:
         """Frames in order, each with the place of its first sample; together they leave no gap.
 
         ``place`` is that of the first one, None if only the timestamps tell.
@@ -155,42 +158,53 @@ class Sound:
             if not heads:
                 return
             counted = itertools.accumulate((frame.samples for frame in heads), initial=0)
-            place = min(self._stamp(frame) - count for frame, count in zip(heads, counted, strict=False))
+            place = min(self._stamp(frame.pts or 0) - count for frame, count in zip(heads, counted, strict=False))
             frames = itertools.chain(heads, frames)
         for frame in frames:
+            pts = frame.pts
             if self._origin is None:
-                self._origin = frame.pts or 0
-            x_CN = _samples(frame)
-            if frame.pts is not None and self.can_seek:
-                stamped = self._stamp(frame)
-                if abs(stamped - place) > self._jitter:
-                    for filled in self._mend(place, stamped):
-                        yield place, filled
-                        place += filled.shape[1]
-                    x_CN = x_CN[:, max(0, place - stamped) :]
-            yield place, x_CN
-            place += x_CN.shape[1]
+                self._origin = pts or 0
+            if pts is not None and self.can_seek and abs(off := self._stamp(pts) - place) > self._jitter:
+                for mended in self._mend(frame, place, off):
+                    yield place, mended
+                    place += mended.samples
+            else:
+                yield place, frame
+                place += frame.samples
 
-    def _stamp(self, frame: AudioFrame) -> int:
-        """The place of a frame by its timestamp."""
+    def _stamp(self, pts: int) -> int:
+        """The place that a timestamp names."""
         assert self._origin is not None
-        return round(((frame.pts or 0) - self._origin) * self._tick)
+        ticks = (pts - self._origin) * self._samples_a_tick[0]
+        return (2 * ticks + self._samples_a_tick[1]) // (2 * self._samples_a_tick[1])  # rounded; quicker than fractions
 
-    def _mend(self, place: int, stamped: int) -> Iterator[FloatBlock]:
-        """Silence for a gap in the timestamps."""
-        off = (stamped - place) / self.rate
-        if off > _MAX_GAP_SECONDS or -off > _MAX_OVERLAP_SECONDS:
-            raise AudioError("broken_audio", f"the timestamps jump by {off:+,.1f} s at {place / self.rate:,.1f} s")
-        while place < stamped:
-            size = min(stamped - place, self.rate)
+    def _mend(self, frame: AudioFrame, place: int, off: int) -> Iterator[AudioFrame]:
+        """A frame that is stamped ``off`` samples after ``place``: silence before it, or its part that is new."""
+        seconds = off / self.rate
+        if seconds > _MAX_GAP_SECONDS or -seconds > _MAX_OVERLAP_SECONDS:
+            raise AudioError("broken_audio", f"the timestamps jump by {seconds:+,.1f} s at {place / self.rate:,.1f} s")
+        while off > 0:
+            size = min(off, self.rate)
             self.missing += size
-            yield np.zeros((self.num_channels, size), np.float32)
-            place += size
+            yield self._like(frame, np.zeros((self.num_channels, size), np.float32))
+            off -= size
+        if off + frame.samples > 0:
+            yield self._like(frame, _samples(frame)[:, -off:]) if off else frame
+
+    def _like(self, frame: AudioFrame, x_CN: FloatBlock) -> AudioFrame:
+        """A frame of these samples, in the format of ``frame``."""
+        import av
+
+        made = av.AudioFrame.from_ndarray(np.ascontiguousarray(x_CN), format="fltp", layout=frame.layout)
+        made.sample_rate = self.rate
+        converter = av.AudioResampler(format=frame.format, layout=frame.layout, rate=self.rate)
+        return converter.resample(made)[0]
 
     def _raw(self) -> Iterator[AudioFrame]:
         """Frames as PyAV gives them; packets that cannot be decoded are left out."""
         import av
 
+        shape = (self.rate, self.num_channels)
         with _decoding(self.uri):
             for packet in self._container.demux(self._stream):
                 try:
@@ -198,7 +212,7 @@ class Sound:
                 except av.error.InvalidDataError:
                     continue  # a gap in the timestamps tells how much is lost
                 for frame in frames:
-                    if frame.sample_rate != self.rate or frame.layout.nb_channels != self.num_channels:
+                    if (frame.sample_rate, frame.layout.nb_channels) != shape:
                         raise AudioError("broken_audio", "the rate or the number of channels changes on the way")
                     yield frame
 
