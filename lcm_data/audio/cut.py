@@ -5,6 +5,8 @@ A pure function of frames; all lengths here are frames of 32 ms. What is speech 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,8 +23,8 @@ Span = tuple[int, int]
 def cut_segments(spans_N2: Spans, energy_F: npt.NDArray[np.float32], options: AudioOptions) -> list[Span]:
     """Cut one track into segments.
 
-    Segments are in order, do not overlap and cover all speech; each has ``min_frames`` to ``max_frames`` frames, padding
-    included (a track of fewer than ``min_frames`` is one segment).
+    Segments are in order, do not overlap and cover all speech; each has ``min_frames`` to ``max_frames`` frames,
+    padding included (a track of fewer than ``min_frames`` is one segment).
 
     Args:
         spans_N2: speech as ``speech_spans`` gives it, shape (N, 2).
@@ -39,7 +41,7 @@ def cut_segments(spans_N2: Spans, energy_F: npt.NDArray[np.float32], options: Au
         cores += cutter.split(start, end)
     cores = _join_short(cores, cutter, options)
     # What lies between two segments belongs half to each, so nothing done within these bounds overlaps.
-    middles = [(left[1] + right[0]) // 2 for left, right in zip(cores, cores[1:], strict=False)]
+    middles = [(left[1] + right[0]) // 2 for left, right in itertools.pairwise(cores)]
     bounds = zip([0, *middles], [*middles, num_frames], strict=True) if cores else iter(())
     least = min(options.min_frames, num_frames)
     return [_pad(core, bound, least, options.padding_frames) for core, bound in zip(cores, bounds, strict=True)]

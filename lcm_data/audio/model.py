@@ -56,6 +56,11 @@ class SpeechSegment(NamedTuple):
         """Start and end in seconds."""
         return self.start / SAMPLE_RATE, self.end / SAMPLE_RATE
 
+    @property
+    def length(self) -> float:
+        """Seconds from start to end."""
+        return (self.end - self.start) / SAMPLE_RATE
+
 
 @dataclass(frozen=True, kw_only=True)
 class AudioOptions:

@@ -29,9 +29,8 @@ _FORWARD_SECONDS = 10.0
 
 def mixed(x_CN: FloatBlock, channel: int | None) -> FloatTrack:
     """One track of a block: a channel, or the mean of all for None."""
-    if channel is not None:
-        return x_CN[channel]
-    return x_CN[0] if len(x_CN) == 1 else x_CN.mean(axis=0, dtype=np.float32)
+    x_N: FloatTrack = x_CN.mean(axis=0, dtype=np.float32) if channel is None else x_CN[channel]
+    return x_N
 
 
 def read_clip(

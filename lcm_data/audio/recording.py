@@ -88,9 +88,7 @@ def segment_recording(
     return Recording(tuple(found), seconds, rate)
 
 
-def _read(
-    sound: Sound, channels: list[int | None], voice: VoiceActivity, options: AudioOptions
-) -> list[Track]:
+def _read(sound: Sound, channels: list[int | None], voice: VoiceActivity, options: AudioOptions) -> list[Track]:
     """Decode all of a recording into one track a channel."""
     tracks = [voice.track() for _ in channels]
     resamplers = [Resampler(sound.rate) for _ in channels]

@@ -23,7 +23,7 @@ from lcm_data.documents.streams import file_system, storage_errors
 from lcm_data.errors import InputError, MissingExtraError, StorageError
 
 if TYPE_CHECKING:
-    from av import AudioFrame
+    from av import AudioFifo, AudioFrame
 
 FloatBlock = npt.NDArray[np.float32]
 
@@ -116,11 +116,11 @@ class Sound:
             frame.pts = None
             fifo.write(frame)
             if fifo.samples >= self.rate * _BLOCK_SECONDS:
-                x_CN = _samples(fifo.read())
+                x_CN = _emptied(fifo)
                 yield max(first, place), x_CN[:, max(0, first - place) :]
                 place += x_CN.shape[1]
         if place is not None and fifo.samples:
-            yield max(first, place), _samples(fifo.read())[:, max(0, first - place) :]
+            yield max(first, place), _emptied(fifo)[:, max(0, first - place) :]
 
     def _from(self, first: int) -> Iterator[tuple[int, AudioFrame]]:
         """Decoded frames that hold the ``first`` sample and those after it, perhaps with some before."""
@@ -176,7 +176,7 @@ class Sound:
         """The place that a timestamp names."""
         assert self._origin is not None
         ticks = (pts - self._origin) * self._samples_a_tick[0]
-        return (2 * ticks + self._samples_a_tick[1]) // (2 * self._samples_a_tick[1])  # rounded; quicker than fractions
+        return int((2 * ticks + self._samples_a_tick[1]) // (2 * self._samples_a_tick[1]))  # rounded, in integers
 
     def _mend(self, frame: AudioFrame, place: int, off: int) -> Iterator[AudioFrame]:
         """A frame that is stamped ``off`` samples after ``place``: silence before it, or its part that is new."""
@@ -267,13 +267,18 @@ def _decoding(uri: str) -> Iterator[None]:
         raise AudioError("missing_audio", str(error.__cause__ or error)) from error
 
 
+def _emptied(fifo: AudioFifo) -> FloatBlock:
+    frame = fifo.read()
+    assert frame is not None
+    return _samples(frame)
+
+
 def _samples(frame: AudioFrame) -> FloatBlock:
     """Samples of a frame, float32 [channels, samples], full scale ±1."""
-    raw = frame.to_ndarray()
+    raw: npt.NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         raw = raw.reshape(-1, frame.layout.nb_channels).T
-    if raw.dtype.kind == "f":
-        return raw.astype(np.float32, copy=False)
+    x_CN: FloatBlock = raw.astype(np.float32, copy=False)
     if raw.dtype.kind == "u":
-        return (raw.astype(np.float32) - 128) / 128
-    return raw.astype(np.float32) / np.float32(-float(np.iinfo(raw.dtype).min))
+        return x_CN / np.float32(128) - np.float32(1)
+    return x_CN if raw.dtype.kind == "f" else x_CN / np.float32(1 << 8 * raw.dtype.itemsize - 1)

@@ -46,6 +46,18 @@ def model_path() -> Path:
     return path
 
 
+def require_audio() -> None:
+    """Refuse early, on the driver, what the workers could not do.
+
+    Raises:
+        MissingExtraError: PyAV, onnxruntime or silero-vad is not installed. CheckpointError: as ``model_path``.
+    """
+    for module, package in (("av", "av"), ("onnxruntime", "onnxruntime")):
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError("reading recordings", package, "audio")
+    model_path()
+
+
 @functools.cache
 def vad_fingerprint() -> str:
     """Name, version and content of the model; part of every plan that cuts recordings. Raises as ``model_path``."""
@@ -110,7 +122,7 @@ class Track:
             self._pending, self._pending_size = [x_N[whole:]], len(x_N) - whole
 
     def end(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Probability of speech and mean square of each frame, float32 [F] each; the last frame is filled with zeros."""
+        """Probability of speech and mean square of each frame, float32 [F]; the last frame is filled with zeros."""
         if self._pending_size:
             x_N = np.zeros(-(-self._pending_size // FRAME) * FRAME, np.float32)
             x_N[: self._pending_size] = np.concatenate(self._pending)

@@ -45,8 +45,8 @@ REASONS: dict[Reason, str] = {
     "invalid_csv": "a CSV record breaks the quoting rules",
     "invalid_utf8": "bytes that are not UTF-8",
     "lone_surrogate": "half of a surrogate pair, which no UTF-8 file can hold",
-    "too_long": "the text has more than max_doc_chars characters, the row more than max_row_bytes bytes, or the recording "
-    "lasts longer than max_hours",
+    "too_long": "the text has more than max_doc_chars characters, the row more than max_row_bytes bytes, or the "
+    "recording lasts longer than max_hours",
     "unknown_language": "the language given with the row is not one of FLORES-200",
     "uncertain_language": "the language was not given and could not be detected with enough certainty",
     "duplicate_id": "another row of the input has the same id and language and was kept",

@@ -1,7 +1,7 @@
 """Parquet: slices are ranges of rows, cut at row groups where these are small enough.
 
-Only the columns of text, id, language and recordings are read. Text may be a string, large string, string view, binary or a
-dictionary of these. A column of text that is missing or of another type is refused when the file is scanned.
+Only the columns of text, id, language and recordings are read. Text may be a string, large string, string view, binary
+or a dictionary of these. A column of text that is missing or of another type is refused when the file is scanned.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """Audio files: each is one document, whose id is the name of the file. Small ones are put together in slices.
 
-Nothing is opened here: what is in a recording is found by ``lcm_data.audio``, on the worker. Recordings that the rows of
-a manifest name come through the readers of these rows.
+Nothing is opened here: what is in a recording is found by ``lcm_data.audio``, on the worker. Recordings that the rows
+of a manifest name come through the readers of these rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lcm_data.documents.inputs import InputFile
 from lcm_data.documents.model import Columns, Document, ReadOptions, Reject
 from lcm_data.documents.slices import Piece, ScannedSlice, Slice, grouped
 
