@@ -11,11 +11,12 @@ from lcm_data import schema
 
 def test_the_columns_are_these() -> None:
     """Changing one breaks every corpus on disk: raise SCHEMA_VERSION with it."""
-    assert schema.SCHEMA_VERSION == 2
+    assert schema.SCHEMA_VERSION == 3
     assert [f"{field.name}: {field.type}" for field in schema.SEGMENTS] == [
         *("sid: int64", "doc_id: string", "sent_idx: int32", "n_sents: int32", "para_idx: int32", "text: string"),
         *("char_start: int32", "char_end: int32", "n_chars: int32", "lid_score: float", "modality: string"),
-        "source: string",
+        *("source: string", "audio_uri: string", "channel: int32", "t_start: double", "t_end: double"),
+        *("sample_rate: int32", "speech_ratio: float", "loudness_db: float"),
     ]
     assert [f"{field.name}: {field.type}" for field in schema.embeddings_schema(1024)] == [
         *("sid: int64", "doc_id: string", "sent_idx: int32", "text: string", "n_tokens: int32", "n_unk: int32"),
