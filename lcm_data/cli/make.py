@@ -117,6 +117,11 @@ def encode(
     token_budget: Annotated[int | None, _model("Tokens in a batch.")] = None,
     store_dtype: Annotated[str | None, _model("Stored vectors: float16 or float32.", default="float16")] = None,
     text: Annotated[bool | None, _model("Keep the sentences beside the vectors.", flags="--text/--no-text")] = None,
+    speech_model: Annotated[
+        str | None, _speech("Name, hf:owner/repo or path; {lang} is the language. By default the published one.")
+    ] = None,
+    speech_backend: Annotated[str | None, _speech("native, sonar-space, or module:Class.")] = None,
+    speech_budget: Annotated[int | None, _speech("Positions in a batch, 50 a second.")] = None,
     config: ConfigOption = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
@@ -132,6 +137,8 @@ def encode(
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Turn the sentences of a corpus into embeddings: SONAR's, or those of any sentence encoder.
+
+    Segments of recordings go through the SONAR speech encoder of their language.
 
     Example: lcm-data encode my-corpus --model ./sonar --dtype bfloat16
     """

@@ -46,7 +46,9 @@ def fbank(wave: np.ndarray[Any, Any], standardize: bool) -> Any:
     backend._import_sonar()
     from fairseq2.data.audio import WaveformToFbankConverter
 
-    convert = WaveformToFbankConverter(num_mel_bins=80, waveform_scale=2**15, channel_last=True, standardize=standardize)
+    convert = WaveformToFbankConverter(
+        num_mel_bins=80, waveform_scale=2**15, channel_last=True, standardize=standardize
+    )
     return convert({"waveform": torch.from_numpy(wave).unsqueeze(1), "sample_rate": 16000.0, "format": -1})["fbank"]
 
 
@@ -99,7 +101,10 @@ def test_the_network_alone(folder: Path) -> None:
     ours.pack()
     from fairseq2.nn import BatchLayout
 
-    features, lengths = speech_features([torch.from_numpy(wave) for wave in WAVES]), [num_positions(len(w)) for w in WAVES]
+    features, lengths = (
+        speech_features([torch.from_numpy(wave) for wave in WAVES]),
+        [num_positions(len(w)) for w in WAVES],
+    )
     frames = features.view(len(WAVES), -1, 80)
     with torch.inference_mode():
         x = ours(features, lengths)

@@ -127,7 +127,7 @@ def test_asked_for_as_text_and_the_other_way_round(folder: Path, golden: Path) -
     (folder / "tok.model").write_bytes((golden / "sentencepiece.model").read_bytes())
     with pytest.raises(CheckpointError, match="holds a SONAR speech encoder, not a text encoder"):
         load_text_encoder(folder, device="cpu")
-    with pytest.raises(CheckpointError, match="holds a text encoder, not a SONAR speech encoder. Give one such as"):
+    with pytest.raises(CheckpointError, match="holds a text encoder, not a SONAR speech"):
         load_speech_encoder(golden, device="cpu")
 
 
