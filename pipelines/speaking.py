@@ -12,8 +12,9 @@ from lcm_data.errors import UsageError
 from lcm_data.space import check_same_space
 from lcm_data.store.files import Files
 from lcm_data.store.manifest import Manifest
-from lcm_data.store.shard import open_shard, parse_shard_path
+from lcm_data.store.shard import parse_shard_path
 from lcm_data.workers.encode import SPEECH_ENCODER, SPEECH_REVISION
+from lcm_data.workers.speech import num_clips
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,12 @@ def rows_by_language(segments: Files, manifest: Manifest) -> dict[str, Rows]:
     spoken = [0] * len(languages)
     if "vad" in manifest.provenance:
         with ThreadPoolExecutor(16) as pool:
-            spoken = list(pool.map(lambda shard: _num_speech(segments, shard.path), manifest.shards))
+            spoken = list(pool.map(lambda shard: num_clips(segments, shard.path), manifest.shards))
     rows: dict[str, Rows] = {}
     for lang, shard, speech in zip(languages, manifest.shards, spoken, strict=True):
         before = rows.get(lang, Rows(0, 0))
         rows[lang] = Rows(before.text + shard.rows - speech, before.speech + speech)
     return rows
-
-
-def _num_speech(segments: Files, path: str) -> int:
-    """Rows of a shard that name a recording."""
-    with open_shard(segments, path) as shard:
-        names = shard.schema_arrow.names
-        if "audio_uri" not in names:
-            return 0
-        column, footer = names.index("audio_uri"), shard.metadata
-        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        if all(group.column(column).is_stats_set for group in groups):
-            return int(sum(group.num_rows - group.column(column).statistics.null_count for group in groups))
-        uris = shard.read(["audio_uri"])["audio_uri"]
-        return len(uris) - int(uris.null_count)
 
 
 def describe_speakers(options: Mapping[str, EncoderOptions]) -> dict[str, dict[str, str]]:

@@ -20,6 +20,8 @@ from lcm_data import schema
 from lcm_data.encode import EncoderOptions, Prepared, SpeechEncoder, load_speech_encoder
 from lcm_data.encode.speech import SAMPLE_RATE, Float32
 from lcm_data.errors import InputError, MissingExtraError, UsageError
+from lcm_data.store.files import Files
+from lcm_data.store.shard import open_shard
 from lcm_data.workers.output import check_identity, each_or_error, refuse_to_blame_all, shaped
 
 COLUMNS = ("modality", "audio_uri", "channel", "t_start", "t_end")
@@ -54,6 +56,20 @@ def clips_of(table: pa.Table) -> list[Clip | None]:
     """The clip of every row of a shard, None for rows of text."""
     columns = [table[name].to_pylist() for name in COLUMNS]
     return [Clip(*where) if modality == schema.SPEECH else None for modality, *where in zip(*columns, strict=True)]
+
+
+def num_clips(segments: Files, path: str) -> int:
+    """How many rows of a shard are clips; only its footer is read."""
+    with open_shard(segments, path) as shard:
+        names = shard.schema_arrow.names
+        if "audio_uri" not in names:
+            return 0
+        column, footer = names.index("audio_uri"), shard.metadata
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        if all(group.column(column).is_stats_set for group in groups):
+            return int(sum(group.num_rows - group.column(column).statistics.null_count for group in groups))
+        uris = shard.read(["audio_uri"])["audio_uri"]
+        return len(uris) - int(uris.null_count)
 
 
 @dataclass
