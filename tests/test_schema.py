@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from lcm_data import schema
 
-
 SPEECH_COLUMNS = {"audio_uri", "channel", "t_start", "t_end", "sample_rate", "speech_ratio", "loudness_db"}
 
 

@@ -71,8 +71,8 @@ class ClipReader:
     def read(self, channel: int | None, start_s: float, end_s: float) -> FloatTrack:
         """Samples from ``start_s`` to ``end_s``, float32 [round(end * 16000) - round(start * 16000)] at 16 kHz.
 
-        They are those of the whole recording decoded and resampled: to the bit, of Opus to 1e-5 (its decoder remembers),
-        of AAC up to noise that its decoder makes up. Clips may come in any order; ascending ones are quickest.
+        They are those of the whole recording decoded and resampled: to the bit, of Opus to 1e-5 (its decoder
+        remembers), of AAC up to noise that its decoder makes up. Clips may come in any order; ascending is quickest.
 
         Args:
             channel: of the file, from 0; None for the mean of all, the column ``channel``.

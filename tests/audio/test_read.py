@@ -1,7 +1,8 @@
-"""Reading: a clip is what the whole recording has there, to the sample, in every format, rate and number of channels."""
+"""Reading: a clip is what the whole recording has there, to the sample, in every format and rate, of any channel."""
 
 from __future__ import annotations
 
+import errno
 import random
 import tracemalloc
 from pathlib import Path
@@ -13,7 +14,7 @@ from recordings import FORMATS, SECONDS, SENTENCES, speech, stereo, write_record
 from lcm_data.audio.read import ClipReader, mixed, read_clip
 from lcm_data.audio.resample import Resampler
 from lcm_data.audio.sound import Sound
-from lcm_data.errors import InputError, UsageError
+from lcm_data.errors import InputError, StorageError, UsageError
 
 
 def whole(path: Path, channel: int | None) -> np.ndarray:
@@ -123,6 +124,18 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     path.write_bytes(b"nothing of the kind" * 100)
     with pytest.raises(InputError, match="cannot be decoded"):
         read_clip(str(path), 0, 0, 1)
+
+
+def test_trouble_of_the_storage_is_no_fault_of_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        protocol = ("file",)
+
+        def info(self, path: str) -> dict[str, int]:
+            raise OSError(errno.EIO, "the disk is dying")
+
+    monkeypatch.setattr("lcm_data.audio.sound.file_system", lambda uri, options: (Broken(), uri))
+    with pytest.raises(StorageError, match="the disk is dying"):
+        Sound("/a.wav")
 
 
 def test_names_are_no_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
