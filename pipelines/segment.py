@@ -39,7 +39,7 @@ class SegmentConfig(VerbConfig):
     segmenter_model: str | None = Field(None, description="Name or path of the segmenter's model.")
     max_chars: int = Field(250, ge=0, description="Longest segment in characters; 0 for no cap.")
     channels: Channels = Field("mix", description="mix: one track of all channels; each: every channel for itself.")
-    min_pause: float = Field(0.3, description="Seconds of a pause that ends a segment of speech.")
+    min_pause: float = Field(0.25, description="Seconds of a pause that ends a segment of speech.")
     min_seconds: float = Field(1.0, description="Shortest segment of speech.")
     max_seconds: float = Field(30.0, description="Longest segment of speech.")
     padding: float = Field(0.1, description="Seconds kept around speech, at most half of a pause.")

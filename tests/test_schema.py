@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from lcm_data import schema
 
+SPEECH_COLUMNS = {"audio_uri", "channel", "t_start", "t_end", "sample_rate", "speech_ratio", "loudness_db"}
+
 
 def test_the_columns_are_these() -> None:
     """Changing one breaks every corpus on disk: raise SCHEMA_VERSION with it."""
@@ -33,7 +35,7 @@ def test_the_columns_are_these() -> None:
     assert schema.embeddings_schema(4, "float32").field("emb").type.value_type == pa.float32()
     for table in (schema.SEGMENTS, schema.DECODED, schema.embeddings_schema(4), schema.codes_schema(4)):
         assert table.names[:3] == list(schema.ID_COLUMNS)
-        assert {field.name for field in table if field.nullable} <= {"lid_score"}
+        assert {field.name for field in table if field.nullable} <= {"lid_score", *SPEECH_COLUMNS}
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint16])

@@ -70,7 +70,7 @@ class AudioOptions:
     """``mix``: the mean of all channels is one track. ``each``: every channel is cut for itself."""
     speech_threshold: float = 0.5
     """Probability at which speech begins; it ends 0.15 below."""
-    min_pause: float = 0.3
+    min_pause: float = 0.25
     """Shorter pauses do not end a segment."""
     min_seconds: float = 1.0
     max_seconds: float = 30.0

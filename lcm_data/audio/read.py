@@ -1,4 +1,4 @@
-"""Reading clips: the samples of a segment, from the middle of a recording, exactly as the whole recording has them.
+"""Reading clips: the samples of a segment, from the middle of a recording, as the whole recording has them.
 
     with ClipReader("talk.mp3") as reader:
         x_N = reader.read(None, 12.032, 15.264)     # float32 at 16 kHz
@@ -71,8 +71,8 @@ class ClipReader:
     def read(self, channel: int | None, start_s: float, end_s: float) -> FloatTrack:
         """Samples from ``start_s`` to ``end_s``, float32 [round(end * 16000) - round(start * 16000)] at 16 kHz.
 
-        They are those of the whole recording decoded and resampled, to the bit (AAC synthesises noise at random: up to
-        that). Clips may come in any order; ascending ones are quickest.
+        They are those of the whole recording decoded and resampled: to the bit, of Opus to 1e-5 (its decoder
+        remembers), of AAC up to noise that its decoder makes up. Clips may come in any order; ascending is quickest.
 
         Args:
             channel: of the file, from 0; None for the mean of all, the column ``channel``.

@@ -240,7 +240,10 @@ def _source(uri: str, storage_options: Mapping[str, Any] | None, opened: context
     fs, path = file_system(uri, storage_options)
     try:
         with storage_errors(uri):
-            if not fs.info(path)["size"]:
+            info = fs.info(path)
+            if info.get("type") == "directory":
+                raise AudioError("missing_audio", "it is a directory")
+            if not info["size"]:
                 raise AudioError("empty_audio", "the file has no bytes")
             # The prefix keeps FFmpeg from taking the name for a protocol of its own ("concat:", "http:").
             return f"file:{path}" if "file" in fs.protocol else opened.enter_context(fs.open(path, "rb"))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 _EXIT = 0.15
 """Speech goes on until the probability is so far below the threshold."""
 MIN_SILENCE_FRAMES = 4
-"""Shorter silences (below 0.1 s) are part of the speech."""
+"""A silence that does not last so much longer than its first frame (0.1 s) is part of the speech."""
 MIN_SPEECH_FRAMES = 8
 """Shorter speech (up to 0.25 s) is none: a click, a breath."""
 
@@ -27,11 +27,21 @@ def speech_spans(probs_F: npt.NDArray[np.float32], threshold: float) -> npt.NDAr
     Returns:
         First frame and one past the last frame of each span, shape (N, 2), ascending.
     """
-    state_F = np.where(probs_F >= threshold, 1, np.where(probs_F < threshold - _EXIT, 0, -1))
-    last_F = np.maximum.accumulate(np.where(state_F >= 0, np.arange(len(state_F)), 0))
-    is_speech_F = state_F[last_F] == 1
-    edges = np.flatnonzero(np.diff(is_speech_F, prepend=False, append=False))
-    spans = merge_spans(edges.reshape(-1, 2), MIN_SILENCE_FRAMES)
+    num_frames = len(probs_F)
+    is_low_F = probs_F < threshold - _EXIT
+    state_F = np.where(probs_F >= threshold, 1, np.where(is_low_F, 0, -1))
+    known_F = np.maximum.accumulate(np.where(state_F >= 0, np.arange(num_frames), 0))
+    is_speech_F = state_F[known_F] == 1
+    spans = np.flatnonzero(np.diff(is_speech_F, prepend=False, append=False)).reshape(-1, 2)
+    if not len(spans):
+        return spans
+    # A silence counts if a frame of it is low that long after it began; else the speech goes on.
+    last_low_F = np.maximum.accumulate(np.where(is_low_F, np.arange(num_frames), -1))
+    next_starts = np.append(spans[1:, 0], num_frames)
+    is_end = last_low_F[next_starts - 1] - spans[:, 1] >= MIN_SILENCE_FRAMES
+    starts = spans[np.append(True, is_end[:-1]), 0]
+    ends = spans[is_end, 1] if is_end[-1] else np.append(spans[is_end, 1], num_frames)
+    spans = np.stack([starts, ends], axis=1)
     return spans[spans[:, 1] - spans[:, 0] >= MIN_SPEECH_FRAMES]
 
 

@@ -64,7 +64,7 @@ def segment(
     segmenter_model: Annotated[str | None, _text("Model of the segmenter: a name or path.")] = None,
     max_chars: Annotated[int | None, _text("Cap of a sentence in characters, 0 for none.", default="250")] = None,
     channels: Annotated[str | None, _speech("mix (one track of all) or each.", default="mix")] = None,
-    min_pause: Annotated[float | None, _speech("Seconds of a pause that ends a segment.", default="0.3")] = None,
+    min_pause: Annotated[float | None, _speech("Seconds of a pause that ends a segment.", default="0.25")] = None,
     min_seconds: Annotated[float | None, _speech("Shortest segment.", default="1.0")] = None,
     max_seconds: Annotated[float | None, _speech("Longest segment.", default="30.0")] = None,
     padding: Annotated[float | None, _speech("Seconds kept around speech.", default="0.1")] = None,
