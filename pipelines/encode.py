@@ -106,6 +106,8 @@ def make_stage(config: EncodeConfig) -> Stage:
         settings["speech"] = {lang: _without_name(each) for lang, each in spoken.items()}
         settings["speech_budget"] = config.speech_budget or "auto"
     provenance = {**segments.provenance, **described, **speaker_facts(spoken)}
+    if any(each.get("trained") == "false" for each in spoken.values()):
+        provenance["trained"] = "false"
     provenance |= {"compute_dtype": config.dtype, "store_dtype": config.store_dtype}
     inputs = shard_inputs(segments.shards)
     if not config.overwrite:

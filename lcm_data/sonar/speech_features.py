@@ -24,14 +24,17 @@ _SCALE = 2.0**15
 _PREEMPHASIS = 0.97
 _NUM_POINTS = 512
 _LOWEST_HZ = 20.0
+_CONSTANT = 1e-6
+"""A deviation of float32 numbers as large as these logarithms that is none."""
 _FLOOR = float(torch.finfo(torch.float32).eps)
 
 
 def speech_features(waves: Sequence[Tensor]) -> Tensor:
     """What the network sees of some clips, padded with zeros: float32 [B, S, 160] on the device of the clips.
 
-    The features of a clip depend on it alone. A channel that is the same in all frames, as in digital silence, has no
-    deviation to divide by and gives numbers that are not finite, as in the reference.
+    The features of a clip depend on it alone. A channel that is the same in all frames has no deviation to divide by
+    and is 0 here (the reference divides 0 by 0, and the whole clip is lost). That happens where a recording has no sound
+    at all in a band, one of 8 kHz that was resampled, say.
 
     Args:
         waves: float32 [W], mono at 16 kHz between -1 and 1, at least ``lcm_data.sonar.speech_config.MIN_SAMPLES`` each.
@@ -60,9 +63,9 @@ def filter_bank(wave_W: Tensor) -> Tensor:
 
 
 def _standardized(bank_FC: Tensor) -> Tensor:
-    """Mean 0 and (unbiased) deviation 1 over the frames of every channel."""
+    """Mean 0 and (unbiased) deviation 1 over the frames of every channel; 0 where only rounding deviates."""
     deviation, mean = torch.std_mean(bank_FC, dim=0)
-    return (bank_FC - mean) / deviation
+    return torch.where(deviation > _CONSTANT, (bank_FC - mean) / deviation, 0.0)
 
 
 @functools.cache

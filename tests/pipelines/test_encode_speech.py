@@ -132,6 +132,7 @@ def test_each_language_has_its_encoder_on_record(tmp_path: Path, models: Path, s
     provenance = load_manifest(files).provenance
     assert provenance["encoder"] == "text"
     assert provenance["speech_encoder.fra_Latn"] == "fra_Latn"
+    assert provenance["trained"] == "false"
     with pytest.raises(PlanMismatchError, match=r"speech\.fra_Latn\.encoder_revision"):
         run(config(corpus, models, speech_model=str(models / "speech" / "eng_Latn")))
     with pytest.raises(PlanMismatchError, match="speech_budget"):
