@@ -33,8 +33,8 @@ def speech_features(waves: Sequence[Tensor]) -> Tensor:
     """What the network sees of some clips, padded with zeros: float32 [B, S, 160] on the device of the clips.
 
     The features of a clip depend on it alone. A channel that is the same in all frames has no deviation to divide by
-    and is 0 here (the reference divides 0 by 0, and the whole clip is lost). That happens where a recording has no sound
-    at all in a band, one of 8 kHz that was resampled, say.
+    and is 0 here (the reference divides 0 by 0, and the whole clip is lost). That happens where a recording has no
+    sound at all in a band, one of 8 kHz that was resampled, say.
 
     Args:
         waves: float32 [W], mono at 16 kHz between -1 and 1, at least ``lcm_data.sonar.speech_config.MIN_SAMPLES`` each.
