@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Part of every plan hash: output of an older layout is never mixed with a newer one."""
 
 Stage = Literal["segments", "embeddings", "codes"]
@@ -29,7 +29,20 @@ _ID_FIELDS = [
     pa.field("doc_id", pa.string(), nullable=False),
     pa.field("sent_idx", pa.int32(), nullable=False),
 ]
-_DICTIONARY_COLUMNS = {"doc_id", "modality", "source", "source_lang", "stop"}
+_DICTIONARY_COLUMNS = {"doc_id", "modality", "source", "source_lang", "stop", "audio_uri"}
+
+TEXT, SPEECH = "text", "speech"
+"""Values of ``modality``."""
+_SPEECH_FIELDS = [
+    pa.field("audio_uri", pa.string()),
+    pa.field("channel", pa.int32()),
+    pa.field("t_start", pa.float64()),
+    pa.field("t_end", pa.float64()),
+    pa.field("sample_rate", pa.int32()),
+    pa.field("speech_ratio", pa.float32()),
+    pa.field("loudness_db", pa.float32()),
+]
+"""Null for text. Times are seconds, multiples of 1/16000; ``channel`` is null for the mean of several."""
 
 SEGMENTS = pa.schema(
     [
@@ -43,8 +56,10 @@ SEGMENTS = pa.schema(
         pa.field("lid_score", pa.float32()),
         pa.field("modality", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+        *_SPEECH_FIELDS,
     ]
 )
+"""Sentences of texts, segments of recordings. Of these, ``text`` is the transcript, if it is known for the segment."""
 
 DECODED = pa.schema(
     [

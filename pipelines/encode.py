@@ -1,21 +1,26 @@
-"""``lcm-data encode``: the sentences of a corpus to embeddings, shard for shard."""
+"""``lcm-data encode``: the sentences and the speech of a corpus to embeddings, shard for shard."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
-from lcm_data.encode import EncoderOptions, describe_encoder
+from lcm_data.encode import SPEECH_ENCODERS, EncoderOptions, describe_encoder
 from lcm_data.progress import Show, silent
 from lcm_data.schema import StoreDtype
-from lcm_data.sonar import hub
+from lcm_data.sonar import hub, speech_models
 from lcm_data.store.files import absolute, open_files
 from lcm_data.store.manifest import Manifest, load_manifest
 from lcm_data.store.plan import Plan, Unit
 from lcm_data.workers.encode import EncodeWorker
 from pipelines.config import VerbConfig
+from pipelines.speaking import check_together, describe_speakers, rows_by_language, speaker_facts, speech_alone
 from pipelines.stage import Report, Stage, provenance_metadata, refuse_other_space, run_stage, shard_inputs
+
+log = logging.getLogger("lcm_data.encode")
 
 
 def default_encoder(backend: str) -> str:
@@ -37,6 +42,17 @@ class EncodeConfig(VerbConfig):
     token_budget: int | None = Field(None, ge=1, description="Tokens in a batch; by default chosen for the device.")
     prompt: str | None = Field(None, description="Text put before every sentence, for models that want one.")
     text: bool = Field(True, description="Keep the sentences beside their vectors.")
+    speech_model: str | None = Field(
+        None,
+        description="Speech encoder: a name, hf:owner/repo, folder or file; {lang} in it stands for the language. By "
+        "default the published one of each language.",
+    )
+    speech_backend: str | None = Field(
+        None, description="native, sonar-space, or package.module:Class; by default as backend, else native."
+    )
+    speech_budget: int | None = Field(
+        None, ge=1, description="Positions in a batch of speech, 50 a second; by default chosen for the device."
+    )
 
     @property
     def encoder(self) -> EncoderOptions:
@@ -51,23 +67,48 @@ class EncodeConfig(VerbConfig):
             prompt=self.prompt,
         )
 
+    def speaker(self, lang: str) -> EncoderOptions:
+        """The options of the speech encoder of a language.
+
+        Raises:
+            UnknownNameError: no model is given, and none is published for the language.
+        """
+        own = self.backend if self.backend in SPEECH_ENCODERS else "native"
+        model = speech_models.speech_model(lang) if self.speech_model is None else self.speech_model
+        return EncoderOptions(
+            model=absolute(model.replace("{lang}", lang)),
+            backend=self.speech_backend or own,
+            dtype=self.dtype,
+            device=self.device,
+            token_budget=self.speech_budget,
+            threads=self.threads or None,
+        )
+
 
 def make_stage(config: EncodeConfig) -> Stage:
     """Describe the stage; raises if the segments are not finished or the model is not to be had."""
     corpus = open_files(config.corpus)
     segments = load_manifest(corpus.child("segments"))
-    if "model" not in config.model_fields_set:
-        hub.tell_default(config.model)
-    described = describe_encoder(config.encoder)
+    rows = rows_by_language(corpus.child("segments"), segments)
+    speakers = {lang: config.speaker(lang) for lang, count in rows.items() if count.speech}
+    spoken = describe_speakers(speakers)
+    encoder = config.encoder if _wants_text(config, not spoken or any(count.text for count in rows.values())) else None
+    described = _describe(encoder, spoken)
     settings: dict[str, Any] = {
         # The weights count, not where they lie.
-        "encoder": {name: value for name, value in described.items() if name != "encoder"},
+        "encoder": _without_name(described),
         "dtype": config.dtype,
         "store_dtype": config.store_dtype,
         "token_budget": config.token_budget or "auto",
         "text": config.text,
     }
-    provenance = {**segments.provenance, **described, "compute_dtype": config.dtype, "store_dtype": config.store_dtype}
+    if spoken:
+        settings["speech"] = {lang: _without_name(each) for lang, each in spoken.items()}
+        settings["speech_budget"] = config.speech_budget or "auto"
+    provenance = {**segments.provenance, **described, **speaker_facts(spoken)}
+    if any(each.get("trained") == "false" for each in spoken.values()):
+        provenance["trained"] = "false"
+    provenance |= {"compute_dtype": config.dtype, "store_dtype": config.store_dtype}
     inputs = shard_inputs(segments.shards)
     if not config.overwrite:
         refuse_other_space(corpus.child("embeddings"), provenance)
@@ -80,15 +121,47 @@ def make_stage(config: EncodeConfig) -> Stage:
         return EncodeWorker(
             source=corpus.child("segments").root,
             target=corpus.child("embeddings").root,
-            encoder=config.encoder,
+            encoder=encoder,
             plan_hash=plan.hash,
             store_dtype=config.store_dtype,
             with_text=config.text,
             metadata=provenance_metadata(provenance),
             corpus=corpus.root,
+            speech=speakers,
         )
 
     return Stage("embeddings", corpus.child("embeddings"), settings, inputs, make_plan, make_worker)
+
+
+def _wants_text(config: EncodeConfig, has_text: bool) -> bool:
+    """Whether an encoder of text is loaded: for rows of text, or since one was asked for."""
+    given = "model" in config.model_fields_set
+    if has_text and not given:
+        hub.tell_default(config.model)
+    if not has_text and not given:
+        log.warning(
+            "the corpus holds nothing but speech: no encoder of text is loaded, so it gets no embedding of the end of "
+            "a text; --model of the same space adds it"
+        )
+    return has_text or given
+
+
+def _describe(encoder: EncoderOptions | None, spoken: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What identifies the vectors of a corpus: the encoder of text, if there is one.
+
+    Raises:
+        SpaceError: those of speech are of another space.
+    """
+    if encoder is None:
+        return speech_alone(spoken)
+    described = describe_encoder(encoder)
+    for lang, each in spoken.items():
+        check_together(described, each, "the encoder of text", f"the speech encoder of {lang}")
+    return described
+
+
+def _without_name(described: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in described.items() if name != "encoder"}
 
 
 def shard_units(manifest: Manifest) -> tuple[Unit, ...]:

@@ -102,6 +102,8 @@ def _scan_on_workers(scanning: Scanning, parts: list[Piece], options: RunOptions
         "lang": scanning.lang,
         "slice_bytes": scanning.slice_bytes,
         "max_doc_chars": scanning.read_options.max_doc_chars,
+        "unit_recordings": scanning.read_options.manifest_rows,
+        "unit_audio_bytes": scanning.read_options.audio_slice_bytes,
         "keys": "xxh64 of id, of language and id",
     }
     fingerprints = {file.name: file.fingerprint for file in scanning.inputs.files}
@@ -126,6 +128,9 @@ def _scan_on_workers(scanning: Scanning, parts: list[Piece], options: RunOptions
 
 
 def _size(part: Piece) -> int:
+    """Bytes that a scan reads; recordings are not opened."""
+    if part.format == "audio":
+        return 0
     return (part.stop - part.start) if part.stop is not None else sum(file.size for file in part.files)
 
 

@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 
 from lcm_data import schema
 
+SPEECH_COLUMNS = {"audio_uri", "channel", "t_start", "t_end", "sample_rate", "speech_ratio", "loudness_db"}
+
 
 def test_the_columns_are_these() -> None:
     """Changing one breaks every corpus on disk: raise SCHEMA_VERSION with it."""
-    assert schema.SCHEMA_VERSION == 2
+    assert schema.SCHEMA_VERSION == 3
     assert [f"{field.name}: {field.type}" for field in schema.SEGMENTS] == [
         *("sid: int64", "doc_id: string", "sent_idx: int32", "n_sents: int32", "para_idx: int32", "text: string"),
         *("char_start: int32", "char_end: int32", "n_chars: int32", "lid_score: float", "modality: string"),
-        "source: string",
+        *("source: string", "audio_uri: string", "channel: int32", "t_start: double", "t_end: double"),
+        *("sample_rate: int32", "speech_ratio: float", "loudness_db: float"),
     ]
     assert [f"{field.name}: {field.type}" for field in schema.embeddings_schema(1024)] == [
         *("sid: int64", "doc_id: string", "sent_idx: int32", "text: string", "n_tokens: int32", "n_unk: int32"),
@@ -32,7 +35,7 @@ def test_the_columns_are_these() -> None:
     assert schema.embeddings_schema(4, "float32").field("emb").type.value_type == pa.float32()
     for table in (schema.SEGMENTS, schema.DECODED, schema.embeddings_schema(4), schema.codes_schema(4)):
         assert table.names[:3] == list(schema.ID_COLUMNS)
-        assert {field.name for field in table if field.nullable} <= {"lid_score"}
+        assert {field.name for field in table if field.nullable} <= {"lid_score", *SPEECH_COLUMNS}
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint16])

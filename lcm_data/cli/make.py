@@ -36,6 +36,7 @@ from lcm_data.cli.options import (
 _input = partial(option, panel="Input")
 _text = partial(option, panel="Sentences")
 _model = partial(option, panel="Model")
+_speech = partial(option, panel="Speech")
 _split = partial(option, panel="Splits")
 _words = partial(option, panel="Choice of words")
 _aloud = partial(option, panel="Speech")
@@ -53,13 +54,25 @@ def segment(
     text_column: Annotated[str | None, _input("Field of the text.", default="text")] = None,
     id_column: Annotated[str | None, _input("Field of the id; 'id' where a row has it.")] = None,
     lang_column: Annotated[str | None, _input("Field of the language; 'lang' where a row has it.")] = None,
+    audio_column: Annotated[str | None, _input("Field of a path or URL: rows that have it are recordings.")] = None,
     lang: Annotated[str | None, _input("Of documents that do not say: eng_Latn, en, ...; detected by default.")] = None,
     min_lang_score: Annotated[float | None, _input("Least certainty of a detected language.", default="0.5")] = None,
     max_doc_chars: Annotated[int | None, _input("Reject longer documents.", default="2000000")] = None,
     unit_bytes: Annotated[int | None, _input("Input text of a unit.", default="8 MiB")] = None,
+    unit_audio_bytes: Annotated[int | None, _input("Recordings of a unit, as stored.", default="64 MiB")] = None,
+    unit_recordings: Annotated[int | None, _input("Rows of a unit, with --audio-column.", default="32")] = None,
     segmenter: Annotated[str | None, _text("rules, spacy, stanza, sat, or module:Class.", default="rules")] = None,
     segmenter_model: Annotated[str | None, _text("Model of the segmenter: a name or path.")] = None,
     max_chars: Annotated[int | None, _text("Cap of a sentence in characters, 0 for none.", default="250")] = None,
+    channels: Annotated[str | None, _speech("mix (one track of all) or each.", default="mix")] = None,
+    min_pause: Annotated[float | None, _speech("Seconds of a pause that ends a segment.", default="0.25")] = None,
+    min_seconds: Annotated[float | None, _speech("Shortest segment.", default="1.0")] = None,
+    max_seconds: Annotated[float | None, _speech("Longest segment.", default="30.0")] = None,
+    padding: Annotated[float | None, _speech("Seconds kept around speech.", default="0.1")] = None,
+    speech_threshold: Annotated[float | None, _speech("Probability at which speech begins.", default="0.5")] = None,
+    max_hours: Annotated[float | None, _speech("Reject longer recordings.", default="24.0")] = None,
+    clips: Annotated[bool, typer.Option("--clips", help="Write the segments as FLAC files, too.",
+                                        rich_help_panel="Speech")] = False,
     validation: Annotated[float | None, _split("Share of documents.", default="0.01")] = None,
     test: Annotated[float | None, _split("Share of documents.", default="0.01")] = None,
     split_seed: Annotated[int | None, _split("Another seed holds out others.", default="0")] = None,
@@ -78,6 +91,8 @@ def segment(
     """Cut documents into sentences with exact offsets, by language and split.
 
     Reads JSON Lines (.jsonl, .gz, .zst), Parquet, CSV, and folders of .txt and .md.
+    Recordings (.wav, .flac, .mp3, .m4a, .opus, .ogg, .webm, ...) become segments of
+    speech; rows that name recordings make a manifest (--audio-column).
 
     Example: lcm-data segment docs/*.jsonl.zst my-corpus --workers 4
     """
@@ -103,6 +118,11 @@ def encode(
     token_budget: Annotated[int | None, _model("Tokens in a batch.")] = None,
     store_dtype: Annotated[str | None, _model("Stored vectors: float16 or float32.", default="float16")] = None,
     text: Annotated[bool | None, _model("Keep the sentences beside the vectors.", flags="--text/--no-text")] = None,
+    speech_model: Annotated[
+        str | None, _speech("Name, hf:owner/repo or path; {lang} is the language. By default the published one.")
+    ] = None,
+    speech_backend: Annotated[str | None, _speech("native, sonar-space, or module:Class.")] = None,
+    speech_budget: Annotated[int | None, _speech("Positions in a batch, 50 a second.")] = None,
     config: ConfigOption = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
@@ -118,6 +138,8 @@ def encode(
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Turn the sentences of a corpus into embeddings: SONAR's, or those of any sentence encoder.
+
+    Segments of recordings go through the SONAR speech encoder of their language.
 
     Example: lcm-data encode my-corpus --model ./sonar --dtype bfloat16
     """

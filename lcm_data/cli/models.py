@@ -36,10 +36,12 @@ def list_models(json: JsonOption = False) -> None:
     Example: lcm-data models list --json
     """
     from lcm_data.cli import render
-    from lcm_data.sonar import hub, inventory
+    from lcm_data.sonar import hub, inventory, speech_models
 
     default = hub.default_model()
     known = [{**model, "is_default": model["name"] == default} for model in inventory.known_models()]
+    # One line stands for the speech encoders that are not here.
+    unseen = [model for model in known if model["kind"] == "speech encoder" and model["cached"] == "no"]
     others = [other for other in inventory.other_models() if other["cached"] != "no"]
     if json:
         render.as_json({"cache": str(hub.models_dir()), "models": known, "others": others})
@@ -50,7 +52,7 @@ def list_models(json: JsonOption = False) -> None:
             model["name"], model["kind"], model["dim"], render.count(model["parameters"]),
             ("" if model["cached"] == "ships" else "~") + render.size(model["bytes"]), _cached(model),
         )
-        for model in known
+        for model in known if model not in unseen
     ]  # fmt: skip
     render.table(f"models, cached in {hub.models_dir()}", columns, rows, numbers=("dim", "params", "size"))
     if others:
@@ -62,6 +64,10 @@ def list_models(json: JsonOption = False) -> None:
         f"By default encode takes {default}{_WHY[default == hub.MINI]}; decode takes the decoder of the corpus's "
         "space. Also: hf:owner/repo@revision of the Hugging Face Hub, any folder, any weights file."
     )
+    if unseen:
+        languages = " ".join(model["name"].removeprefix(speech_models.PREFIX) for model in unseen)
+        size = render.size(unseen[0]["bytes"])
+        _paragraph(f"Speech encoders, ~{size} each, {speech_models.PREFIX}<language> with one of: {languages}.")
     _paragraph(f"Licence: {hub.LICENCE_NOTE}.")
 
 
@@ -93,15 +99,17 @@ def fetch(
     from lcm_data.sonar import hub
     from lcm_data.sonar.describe import describe_weights
     from lcm_data.sonar.files import find_model
+    from lcm_data.sonar.speech_checkpoint import is_speech_encoder
 
     results = []
     for name in names:
         if Path(name).expanduser().exists():
             raise UsageError(f"{name} is here already; look at it with: lcm-data models show {name}")
         with _bars(not quiet) as progress:
-            hub.model_weights(name, progress=progress, force=force)
-        files = find_model(name)  # with the common tokenizer, if the model has none of its own
-        results.append({"name": name, **describe_weights(files.weights)})
+            weights = hub.model_weights(name, progress=progress, force=force)
+        if not is_speech_encoder(weights):
+            find_model(name)  # fetches the common tokenizer, if the model has none of its own
+        results.append({"name": name, **describe_weights(weights)})
     if json:
         render.as_json({"models": results})
     else:
@@ -182,7 +190,10 @@ def _show(title: str, about: dict[str, Any]) -> None:
     if "tokenizer_fingerprint" in facts:  # a short name, so that the line with a hash is not wrapped
         facts = {"its hash" if name == "tokenizer_fingerprint" else name: value for name, value in facts.items()}
     render.facts(title, facts)
-    if sized:
+    if sized and sized[0]["kind"] == "speech encoder":
+        print()
+        render.facts("network", sized[0])
+    elif sized:
         print()
         columns = ("network", "layers", "dim", "heads", "ffn", "vocabulary", "max tokens", "parameters")
         rows = [

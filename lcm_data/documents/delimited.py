@@ -118,9 +118,9 @@ class CsvReader:
                 return ScannedSlice(part, key_array(keys))
 
             for record in records:
-                _, given_id, given_lang = pick(_fields(record, header), columns)
+                _, given_id, given_lang, _ = pick(_fields(record, header), columns)
                 keys.append(row_key(given_id, given_lang, default_lang))
-                if stream.position - start >= slice_bytes:
+                if stream.position - start >= slice_bytes or len(keys) >= options.most_rows(columns):
                     yield cut()
                     start, first_row, keys = stream.position, first_row + len(keys), []
             if keys:
@@ -133,7 +133,10 @@ class CsvReader:
         if first.error is not None:
             raise InputError(f"{file.uri!r}: the header line cannot be read: {first.error.error}.")
         header = tuple(first.fields)
-        for name, option in ((columns.text, "text"), (columns.id, "id"), (columns.lang, "lang")):
+        asked = ((columns.text, "text"), (columns.id, "id"), (columns.lang, "lang"), (columns.audio, "audio"))
+        for name, option in asked:
+            if name not in header and option in ("text", "audio") and {columns.text, columns.audio} & {*header}:
+                continue  # recordings need no transcript, and texts no recording
             if name is not None and header.count(name) != 1:
                 problem = "no column" if name not in header else "more than one column"
                 listed = ", ".join(header).encode("utf-8", "replace").decode()
@@ -145,7 +148,7 @@ class CsvReader:
 
     def read(self, part: Slice, columns: Columns, options: ReadOptions) -> Iterator[Document | Reject]:
         """The records of a slice."""
-        make = RowMaker(part.name, part.first_row, options)
+        make = RowMaker(part.name, part.first_row, options, part.uri)
         limit = options.max_row_bytes
         with line_stream(part, part.start, options) as stream:
             for row, record in enumerate(_records(stream, part.stop, self.delimiter, limit)):

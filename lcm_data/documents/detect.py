@@ -189,6 +189,8 @@ def resolve_language(
         guess = f"the best guess is {found.lang} with {found.score:.2f}, at least {min_score:g} is needed"
     elif found.label:
         guess = f"the best guess is {found.label!r} with {found.score:.2f}, which is no language of FLORES-200"
+    elif doc.uri is not None and not doc.text:
+        guess = "a recording without a transcript tells none. Give --lang, or a field of the language"
     else:
         guess = "the text has no letters to tell it by"
     return _uncertain(doc, guess)

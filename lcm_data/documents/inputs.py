@@ -27,11 +27,18 @@ FORMATS: dict[str, str] = {
     ".tsv": "tsv",
     ".txt": "text",
     ".md": "text",
+    **dict.fromkeys(
+        (
+            *(".wav", ".flac", ".mp3", ".m4a", ".m4b", ".mp4", ".aac", ".ogg", ".oga", ".opus", ".webm", ".mka"),
+            *(".aif", ".aiff", ".au", ".w64", ".wma", ".amr", ".g722"),
+        ),
+        "audio",
+    ),
 }
 """Suffix -> name of the reader in ``slices.READERS``."""
 
 COMPRESSIONS: dict[str, str] = {".gz": "gz", ".zst": "zst"}
-"""Second suffix -> compression; not for Parquet, which compresses inside."""
+"""Second suffix -> compression; not for Parquet and audio, which compress inside."""
 
 _EDGE_BYTES = 64 << 10
 _MAGIC = frozenset("*?[")
@@ -125,14 +132,14 @@ def file_format(uri: str) -> tuple[str, str | None] | None:
     if compression is not None:
         suffix = os.path.splitext(stem)[1]
     kind = FORMATS.get(suffix)
-    if kind is None or (kind == "parquet" and compression is not None):
+    if kind is None or (kind in ("parquet", "audio") and compression is not None):
         return None
     return kind, compression
 
 
 def _known() -> str:
     plain = " ".join(FORMATS)
-    return f"{plain}, all but .parquet also with {' or '.join(COMPRESSIONS)}"
+    return f"{plain}; those of text but .parquet also with {' or '.join(COMPRESSIONS)}"
 
 
 def _search(pattern: str, storage_options: Mapping[str, Any] | None) -> list[_Found]:

@@ -14,7 +14,7 @@ import orjson
 
 from lcm_data.documents.inputs import InputFile
 from lcm_data.documents.model import Columns, Document, ReadOptions, Reject
-from lcm_data.documents.rows import ABSENT, NO_KEY, RowError, RowMaker, key_array, pick, row_key
+from lcm_data.documents.rows import ABSENT, NO_KEY, RowError, RowMaker, key_array, pick, row_key, wanted_fields
 from lcm_data.documents.slices import Piece, ScannedSlice, Slice
 from lcm_data.documents.streams import Line, LineStream, line_stream
 from lcm_data.errors import InputError
@@ -36,7 +36,8 @@ class JsonlReader:
         with line_stream(file, offset, options) as stream:
             if piece.start:
                 stream.skip_line()
-            yield from self._cut(stream, piece.stop, file, columns, slice_bytes, default_lang)
+            most_rows = options.most_rows(columns)
+            yield from self._cut(stream, piece.stop, file, columns, slice_bytes, most_rows, default_lang)
 
     def _cut(
         self,
@@ -45,6 +46,7 @@ class JsonlReader:
         file: InputFile,
         columns: Columns,
         slice_bytes: int,
+        most_rows: int,
         default_lang: str | None,
     ) -> Iterator[ScannedSlice]:
         start, first_row, keys = stream.position, 0, list[bytes]()
@@ -71,9 +73,9 @@ class JsonlReader:
             if row is None:
                 keys.append(NO_KEY)
             else:
-                _, given_id, given_lang = _pick_exact(row, line, columns)
+                _, given_id, given_lang, _ = _pick_exact(row, line, columns)
                 keys.append(row_key(given_id, given_lang, default_lang))
-            if stream.position - start >= slice_bytes:
+            if stream.position - start >= slice_bytes or len(keys) >= most_rows:
                 yield cut()
                 start, first_row, keys = stream.position, first_row + len(keys), []
         if keys:
@@ -81,22 +83,22 @@ class JsonlReader:
 
     def read(self, part: Slice, columns: Columns, options: ReadOptions) -> Iterator[Document | Reject]:
         """The lines of a slice."""
-        make = RowMaker(part.name, part.first_row, options)
+        make = RowMaker(part.name, part.first_row, options, part.uri)
         with line_stream(part, part.start, options) as stream:
             for row, line in enumerate(_rows(stream, part.stop)):
                 try:
-                    text, given_id, given_lang = _pick_exact(parse_line(line, options.max_row_bytes), line, columns)
+                    picked = _pick_exact(parse_line(line, options.max_row_bytes), line, columns)
                 except RowError as error:
                     yield make.reject(row, error, line.data)
                     continue
-                item = make.make(row, text, given_id, given_lang)
-                if text is ABSENT:
+                item = make.make(row, *picked)
+                if picked[0] is ABSENT and picked[3] in (ABSENT, None, ""):
                     item = make.reject(row, RowError("missing_text", _no_field(columns)), line.data, item.doc_id)
                 yield item
 
 
 def _no_field(columns: Columns) -> str:
-    return f"the row has no field {columns.text!r}"
+    return f"the row has no field {wanted_fields(columns)}"
 
 
 def _rows(stream: LineStream, stop: int | None) -> Iterator[Line]:
@@ -129,12 +131,12 @@ def _lenient(data: bytes) -> Any:
         raise RowError("invalid_json", f"not JSON: {error}") from error
 
 
-def _pick_exact(row: dict[str, Any], line: Line, columns: Columns) -> tuple[Any, Any, Any]:
-    """Text, id and language of a row; an id that became a float, as orjson makes of big integers, as it is written."""
-    text, given_id, given_lang = pick(row, columns)
+def _pick_exact(row: dict[str, Any], line: Line, columns: Columns) -> tuple[Any, Any, Any, Any]:
+    """The four fields of a row; an id that became a float, as orjson makes of big integers, as it is written."""
+    text, given_id, given_lang, audio = pick(row, columns)
     if isinstance(given_id, float):
-        _, given_id, _ = pick(json.loads(line.data.decode("utf-8"), parse_float=str), columns)
-    return text, given_id, given_lang
+        _, given_id, _, _ = pick(json.loads(line.data.decode("utf-8"), parse_float=str), columns)
+    return text, given_id, given_lang, audio
 
 
 def _object_or_none(line: Line) -> dict[str, Any] | None:
@@ -160,12 +162,13 @@ class _Probe:
         if row is None or self._seen >= _PROBE_ROWS:
             return
         self._seen += 1
-        self._without += self._columns.text not in row
+        self._without += self._columns.text not in row and self._columns.audio not in row
         self._fields.update(dict.fromkeys(list(row)[:50]))
         if self._without == _PROBE_ROWS:
             raise InputError(
-                f"{self._file.uri!r}: none of the first {_PROBE_ROWS} rows has a field {self._columns.text!r}. "
-                f"They have: {', '.join(self._fields) or 'no fields'}. Name the one of the text with --text-column."
+                f"{self._file.uri!r}: none of the first {_PROBE_ROWS} rows has a field {wanted_fields(self._columns)}. "
+                f"They have: {', '.join(self._fields) or 'no fields'}. Name the one of the text with --text-column, of "
+                "recordings with --audio-column."
             )
 
     def _check_first(self, data: bytes) -> None:

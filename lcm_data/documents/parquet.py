@@ -1,7 +1,7 @@
 """Parquet: slices are ranges of rows, cut at row groups where these are small enough.
 
-Only the columns of text, id and language are read. Text may be a string, large string, string view, binary or a
-dictionary of these. A column of text that is missing or of another type is refused when the file is scanned.
+Only the columns of text, id, language and recordings are read. Text may be a string, large string, string view, binary
+or a dictionary of these. A column of text that is missing or of another type is refused when the file is scanned.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ParquetReader:
         (file,) = piece.files
         with _open(file.uri, options) as parquet:
             names = _usable_columns(parquet.schema_arrow, file, columns)
-            ranges = _ranges(parquet.metadata, columns.text, slice_bytes)
+            ranges = _ranges(parquet.metadata, names, slice_bytes, options.most_rows(columns))
             given = _key_rows(parquet, names)
             for start, stop, num_bytes in ranges:
                 keys = [row_key(*next(given), default_lang) for _ in range(start, stop)]
@@ -54,15 +54,15 @@ class ParquetReader:
 
     def read(self, part: Slice, columns: Columns, options: ReadOptions) -> Iterator[Document | Reject]:
         """The rows of a slice."""
-        make = RowMaker(part.name, part.first_row, options)
+        make = RowMaker(part.name, part.first_row, options, part.uri)
         row = 0
         with _rows_from(part, columns, options) as rows:
             while row < part.num_rows:
                 batch = rows.take(part.num_rows - row)
                 if batch is None:
                     return
-                for text, given_id, given_lang in zip(*batch, strict=True):
-                    yield make.make(row, text, given_id, given_lang)
+                for fields in zip(*batch, strict=True):
+                    yield make.make(row, *fields)
                     row += 1
 
 
@@ -83,12 +83,12 @@ def _parquet_errors(uri: str) -> Iterator[None]:
 
 
 def _usable_columns(schema: pa.Schema, file: InputFile, columns: Columns) -> list[str | None]:
-    """The names of the text, id and language columns, None for an automatic one that is not there."""
+    """The names of the text, id, language and recording columns, None for one that is not there and need not be."""
     names: list[str | None] = []
-    wanted = ((columns.text, "text", True), (columns.id or "id", "id", False), (columns.lang or "lang", "lang", False))
-    for name, option, is_text in wanted:
+    has_either = columns.text in schema.names or columns.audio in schema.names
+    for name, option in zip(_wanted(columns), ("text", "id", "lang", "audio"), strict=True):
         if name not in schema.names:
-            if not is_text and getattr(columns, option) is None:
+            if getattr(columns, option) is None or (option in ("text", "audio") and has_either):
                 names.append(None)
                 continue
             listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -137,18 +137,25 @@ def _values(column: pa.Array) -> Sequence[Any]:
     return values
 
 
-def _ranges(metadata: pq.FileMetaData, text_column: str, slice_bytes: int) -> list[tuple[int, int, int]]:
+def _wanted(columns: Columns) -> tuple[str, str, str, str | None]:
+    return columns.text, columns.id or "id", columns.lang or "lang", columns.audio
+
+
+def _ranges(
+    metadata: pq.FileMetaData, names: Sequence[str | None], slice_bytes: int, most_rows: int
+) -> list[tuple[int, int, int]]:
     """Row ranges (start, stop, bytes of text) of about ``slice_bytes``, by the sizes of the row groups."""
-    at = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == text_column)
+    column = names[0] or names[3]
+    at = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
     ranges: list[tuple[int, int, int]] = []
     start = row = num_bytes = 0
     for group in range(metadata.num_row_groups):
         info = metadata.row_group(group)
         size = info.column(at).total_uncompressed_size
-        if row > start and num_bytes + size > slice_bytes:
+        if row > start and (num_bytes + size > slice_bytes or row + info.num_rows - start > most_rows):
             ranges.append((start, row, num_bytes))
             start, num_bytes = row, 0
-        num_parts = max(1, min(info.num_rows, -(-size // slice_bytes)))
+        num_parts = max(1, min(info.num_rows, max(-(-size // slice_bytes), -(-info.num_rows // most_rows))))
         for k in range(1, num_parts):
             stop = row + info.num_rows * k // num_parts
             ranges.append((start, stop, size // num_parts))
@@ -162,7 +169,7 @@ def _ranges(metadata: pq.FileMetaData, text_column: str, slice_bytes: int) -> li
 
 def _key_rows(parquet: pq.ParquetFile, names: list[str | None]) -> Iterator[tuple[Any, Any]]:
     """Id and language of each row."""
-    _, id_name, lang_name = names
+    _, id_name, lang_name, _ = names
     wanted = [name for name in (id_name, lang_name) if name is not None]
     if id_name is None:
         for _ in range(parquet.metadata.num_rows):
@@ -180,7 +187,7 @@ class _RowStream:
         self._opened = contextlib.ExitStack()
         parquet = self._opened.enter_context(_open(part.uri, options))
         self._uri = part.uri
-        self._names = (columns.text, columns.id or "id", columns.lang or "lang")
+        self._names = _wanted(columns)
         wanted = [name for name in self._names if name in parquet.schema_arrow.names]
         groups: list[int] = []
         self.row = 0
@@ -197,7 +204,7 @@ class _RowStream:
             skip -= batch.num_rows
 
     def take(self, num_rows: int) -> list[Sequence[Any]] | None:
-        """Up to ``num_rows`` rows: texts, ids, languages; None at the end of the file."""
+        """Up to ``num_rows`` rows: texts, ids, languages, recordings; None at the end of the file."""
         batch = self._next(num_rows)
         if batch is None:
             return None

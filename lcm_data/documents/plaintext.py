@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lcm_data.documents.inputs import InputFile
 from lcm_data.documents.model import Columns, Document, ReadOptions, Reject
-from lcm_data.documents.rows import ABSENT, RowError, RowMaker, key_array
-from lcm_data.documents.slices import Piece, ScannedSlice, Slice
+from lcm_data.documents.rows import ABSENT, RowError, RowMaker
+from lcm_data.documents.slices import Piece, ScannedSlice, Slice, grouped
 from lcm_data.documents.streams import UTF8_MARK, UTF16_MARKS, read_chunks
 
 _MAX_GROUP = 1000
@@ -20,16 +19,7 @@ class TextReader:
         self, piece: Piece, columns: Columns, slice_bytes: int, default_lang: str | None, options: ReadOptions
     ) -> Iterator[ScannedSlice]:
         """Group by size as stored; nothing is read."""
-        group: list[InputFile] = []
-        num_bytes = 0
-        for file in piece.files:
-            if group and (num_bytes + file.size > slice_bytes or len(group) == _MAX_GROUP):
-                yield _grouped(group, num_bytes)
-                group, num_bytes = [], 0
-            group.append(file)
-            num_bytes += file.size
-        if group:
-            yield _grouped(group, num_bytes)
+        return grouped(piece.files, slice_bytes, _MAX_GROUP)
 
     def read(self, part: Slice, columns: Columns, options: ReadOptions) -> Iterator[Document | Reject]:
         """The files of a slice."""
@@ -44,23 +34,6 @@ class TextReader:
                 yield make.reject(row, error, data, name)
             else:
                 yield make.make(row, data.removeprefix(UTF8_MARK), name, ABSENT)
-
-
-def _grouped(files: list[InputFile], num_bytes: int) -> ScannedSlice:
-    part = Slice(
-        format="text",
-        uri=files[0].uri,
-        name=files[0].name,
-        fingerprint=files[0].fingerprint,
-        compression=None,
-        start=0,
-        stop=len(files),
-        first_row=0,
-        num_rows=len(files),
-        num_bytes=num_bytes,
-        group=tuple((file.uri, file.name, file.compression) for file in files),
-    )
-    return ScannedSlice(part, key_array([bytes(16)] * len(files)))
 
 
 def _content(uri: str, compression: str | None, options: ReadOptions) -> bytes | None:

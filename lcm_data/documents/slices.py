@@ -26,19 +26,22 @@ READERS: dict[str, str] = {
     "csv": "lcm_data.documents.delimited:CsvReader",
     "tsv": "lcm_data.documents.delimited:TsvReader",
     "text": "lcm_data.documents.plaintext:TextReader",
+    "audio": "lcm_data.documents.recordings:RecordingReader",
 }
 """Format -> reader, a ``Reader`` built without arguments."""
 
 _PIECE_FILES = 10_000
+_GROUPED = ("text", "audio")
+"""Formats whose files are one document each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One scan task: a file, a byte range of one, or a group of text files."""
+    """One scan task: a file, a byte range of one, or a group of text files or recordings."""
 
     format: str
     files: tuple[InputFile, ...]
-    """One file, or for ``text`` the group."""
+    """One file, or for ``text`` and ``audio`` the group."""
     start: int
     stop: int | None
     """Byte range; records that begin in it belong to the piece. None: to the end."""
@@ -50,7 +53,7 @@ class Slice:
 
     format: str
     uri: str
-    """Of the file; of the first for a group of text files."""
+    """Of the file; of the first for a group of text files or recordings."""
     name: str
     fingerprint: str
     """Of the file when it was listed."""
@@ -66,7 +69,7 @@ class Slice:
     fields: tuple[str, ...] = ()
     """CSV: the names in the header."""
     group: tuple[tuple[str, str, str | None], ...] = ()
-    """Text files: URI, name and compression of each."""
+    """Text files and recordings: URI, name and compression of each."""
 
     def to_json(self) -> dict[str, Any]:
         """As a dict of JSON values; defaults are left out."""
@@ -114,28 +117,64 @@ def pieces(files: Sequence[InputFile], piece_bytes: int = 1 << 30) -> list[Piece
     """Independent scan tasks over ``files``, in their order.
 
     Plain JSON Lines are cut into byte ranges of ``piece_bytes``; other formats can only be scanned a file at a time;
-    text files are put together in groups.
+    text files are put together in groups, and so are recordings.
     """
     assert piece_bytes > 0, piece_bytes
     found: list[Piece] = []
-    group: list[InputFile] = []
-    group_bytes = 0
+    groups: dict[str, list[InputFile]] = {name: [] for name in _GROUPED}
+    sizes = dict.fromkeys(_GROUPED, 0)
+
+    def close(name: str) -> None:
+        if groups[name]:
+            found.append(Piece(format=name, files=tuple(groups[name]), start=0, stop=None))
+            groups[name], sizes[name] = [], 0
+
     for file in files:
-        if file.format == "text":
-            if group and (group_bytes + file.size > piece_bytes or len(group) >= _PIECE_FILES):
-                found.append(Piece(format="text", files=tuple(group), start=0, stop=None))
-                group, group_bytes = [], 0
-            group.append(file)
-            group_bytes += file.size
+        if file.format in _GROUPED:
+            if sizes[file.format] + file.size > piece_bytes or len(groups[file.format]) >= _PIECE_FILES:
+                close(file.format)
+            groups[file.format].append(file)
+            sizes[file.format] += file.size
         elif file.format == "jsonl" and file.compression is None:
             for start in range(0, file.size, piece_bytes):
                 stop = min(start + piece_bytes, file.size)
                 found.append(Piece(format="jsonl", files=(file,), start=start, stop=stop))
         else:
             found.append(Piece(format=file.format, files=(file,), start=0, stop=None))
-    if group:
-        found.append(Piece(format="text", files=tuple(group), start=0, stop=None))
+    for name in _GROUPED:
+        close(name)
     return found
+
+
+def grouped(files: Sequence[InputFile], slice_bytes: int, most: int) -> Iterator[ScannedSlice]:
+    """Slices of whole files that are one document each: about ``slice_bytes`` as stored, at most ``most`` files."""
+    group: list[InputFile] = []
+    num_bytes = 0
+    for file in files:
+        if group and (num_bytes + file.size > slice_bytes or len(group) == most):
+            yield _group_slice(group, num_bytes)
+            group, num_bytes = [], 0
+        group.append(file)
+        num_bytes += file.size
+    if group:
+        yield _group_slice(group, num_bytes)
+
+
+def _group_slice(files: list[InputFile], num_bytes: int) -> ScannedSlice:
+    part = Slice(
+        format=files[0].format,
+        uri=files[0].uri,
+        name=files[0].name,
+        fingerprint=files[0].fingerprint,
+        compression=None,
+        start=0,
+        stop=len(files),
+        first_row=0,
+        num_rows=len(files),
+        num_bytes=num_bytes,
+        group=tuple((file.uri, file.name, file.compression) for file in files),
+    )
+    return ScannedSlice(part, np.zeros((len(files), 2), np.uint64))
 
 
 def scan(

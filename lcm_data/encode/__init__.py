@@ -1,7 +1,8 @@
-"""Sentences to vectors: the ``ENCODERS`` table, the options of an encoder, loading one, and describing one cheaply.
+"""Sentences and speech to vectors: the tables of encoders, their options, loading one, and describing one cheaply.
 
-Segmenting text and writing shards are elsewhere; an encoder sees a list of sentences of one language. A new backend
-is a class with the methods of ``lcm_data.encode.base.Encoder`` and one line in the table (or ``package.module:Class``).
+Segmenting and writing shards are elsewhere; an encoder sees a list of sentences of one language, a speech encoder a
+list of clips. A new backend is a class with the methods of ``lcm_data.encode.base.Encoder``, or of
+``lcm_data.encode.speech.SpeechEncoder``, and one line in a table (or ``package.module:Class``).
 """
 
 from __future__ import annotations
@@ -11,15 +12,32 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lcm_data.encode.base import Encoder, EncoderOptions, Prepared
+from lcm_data.encode.speech import SpeechEncoder
 from lcm_data.errors import UsageError
 from lcm_data.tables import resolve
 
-__all__ = ["ENCODERS", "Encoder", "EncoderOptions", "Prepared", "describe_encoder", "load_encoder"]
+__all__ = [
+    "ENCODERS",
+    "SPEECH_ENCODERS",
+    "Encoder",
+    "EncoderOptions",
+    "Prepared",
+    "SpeechEncoder",
+    "describe_encoder",
+    "describe_speech_encoder",
+    "load_encoder",
+    "load_speech_encoder",
+]
 
 ENCODERS = {
     "native": "lcm_data.encode.native:NativeEncoder",
     "sonar-space": "lcm_data.encode.sonar_space:SonarSpaceEncoder",
     "sentence-transformers": "lcm_data.encode.sentence_transformers:SentenceTransformersEncoder",
+}
+
+SPEECH_ENCODERS = {
+    "native": "lcm_data.encode.native_speech:NativeSpeechEncoder",
+    "sonar-space": "lcm_data.encode.sonar_space_speech:SonarSpaceSpeechEncoder",
 }
 
 
@@ -53,6 +71,26 @@ def describe_encoder(options: EncoderOptions) -> dict[str, str]:
         CheckpointError: the model's files are missing, truncated or of another kind.
     """
     return _completed(resolve(ENCODERS, options.backend, "encoder backend").describe(options), options)
+
+
+def load_speech_encoder(options: EncoderOptions) -> SpeechEncoder:
+    """As ``load_encoder`` for a speech encoder.
+
+    Raises:
+        UnknownNameError: no such backend, dtype or device.
+        UsageError: a plug-in that does not say what it must (see ``describe_encoder``), or int8.
+        CheckpointError: the model's files are missing, truncated or of another kind.
+        MissingExtraError: the backend's package is not installed.
+    """
+    encoder: SpeechEncoder = resolve(SPEECH_ENCODERS, options.backend, "speech encoder backend")(options)
+    encoder.provenance = _completed(encoder.provenance, options)
+    return encoder
+
+
+def describe_speech_encoder(options: EncoderOptions) -> dict[str, str]:
+    """As ``describe_encoder`` for a speech encoder; ``max_seq_len`` counts positions, 50 a second."""
+    described = resolve(SPEECH_ENCODERS, options.backend, "speech encoder backend").describe(options)
+    return _completed(described, options)
 
 
 def _completed(described: object, options: EncoderOptions) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Cuts sentences into batches by their number of tokens. Index arithmetic only; an encoder runs them."""
+"""Cuts sentences (or clips) into batches by their number of tokens. Index arithmetic only; an encoder runs them."""
 
 from __future__ import annotations
 
@@ -41,6 +41,24 @@ def token_batches(lengths: npt.NDArray[np.integer[Any]], token_budget: int) -> l
         stop = max(int(np.searchsorted(ends, done + token_budget, side="right")), start + 1)
         batches.append(order[start:stop])
         start = stop
+    return batches
+
+
+def padded_batches(lengths: npt.NDArray[np.integer[Any]], budget: int) -> list[Indices]:
+    """As ``token_batches`` for rows that are padded to the longest of their batch: padding counts, too.
+
+    Raises:
+        UsageError: the budget is not positive.
+    """
+    if budget < 1:
+        raise UsageError(f"the budget of a batch must be at least 1, got {budget}.")
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    batches: list[Indices] = []
+    start = 0
+    while start < len(order):
+        count = max(1, budget // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + count])
+        start += count
     return batches
 
 

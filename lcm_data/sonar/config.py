@@ -32,6 +32,11 @@ class _Sizes:
                 f"with num_heads={self.num_heads}."
             )
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the vectors, here that of the network."""
+        return self.model_dim
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig(_Sizes):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from lcm_data.errors import CheckpointError
 from lcm_data.languages import FLORES_200
 from lcm_data.sonar import hub
 from lcm_data.sonar.config import TextDecoderConfig, TextEncoderConfig
-from lcm_data.sonar.decoder_layout import text_decoder_layout
-from lcm_data.sonar.encoder_layout import text_encoder_layout
+from lcm_data.sonar.decoder_layout import DecoderLayout, text_decoder_layout
+from lcm_data.sonar.encoder_layout import EncoderLayout, text_encoder_layout
 from lcm_data.sonar.files import INDEX_SUFFIX, is_trained, local_tokenizer, name_of_space, read_hints, weights_in
 from lcm_data.sonar.fingerprint import file_sha256
 from lcm_data.sonar.layout import Shapes, find_networks
+from lcm_data.sonar.speech_checkpoint import SpeechFiles
+from lcm_data.sonar.speech_layout import SpeechLayout, speech_encoder_layout
 from lcm_data.sonar.weights import (
     TensorInfo,
     check_floats,
@@ -32,6 +34,12 @@ from lcm_data.sonar.weights import (
 
 _FAIRSEQ_MARKS = (".version", "_float_tensor", "output_projection.weight")
 _SIZES = ("num_layers", "model_dim", "num_heads", "ffn_dim", "vocab_size", "max_tokens", "num_parameters")
+_SPEECH_SIZES = ("num_layers", "model_dim", "num_heads", "ffn_dim", "pooler_layers", "embedding_dim", "num_parameters")
+_LAYOUTS: dict[str, Callable[[Shapes, Mapping[str, Any], str], EncoderLayout | DecoderLayout | SpeechLayout]] = {
+    "text encoder": text_encoder_layout,
+    "text decoder": text_decoder_layout,
+    "speech encoder": speech_encoder_layout,
+}
 
 
 def describe_model(name_or_path: str | Path) -> list[dict[str, Any]]:
@@ -94,7 +102,10 @@ def describe_weights(weights: Path) -> dict[str, Any]:
         "networks": networks,
         "fingerprint": weights_sha256(weights),
     }
-    if any("num_layers" in network for network in networks):
+    loadable = [network for network in networks if "num_layers" in network]
+    if loadable and loadable[0]["kind"] == "speech encoder":
+        about |= _of_speech(weights, hints)
+    elif loadable:
         about |= _surroundings(weights, hints, networks)
     return about
 
@@ -105,15 +116,20 @@ def _kinds(shapes: Shapes) -> list[str]:
 
 def _network(kind: str, header: Mapping[str, TensorInfo], hints: Mapping[str, Any], weights: Path) -> dict[str, Any]:
     """The sizes of one network, or why it cannot be loaded."""
-    if kind == "speech encoder":
-        return {"kind": kind, "problem": "speech encoders cannot be loaded yet"}
-    layout_of = text_encoder_layout if kind == "text encoder" else text_decoder_layout
     try:
-        layout = layout_of(shapes_of(header), hints, weights.name)
+        layout = _LAYOUTS[kind](shapes_of(header), hints, weights.name)
         check_floats(header, layout.sources.values(), weights.name)
     except CheckpointError as error:
         return {"kind": kind, "problem": str(error)}
-    return {"kind": kind, **{name: getattr(layout.config, name) for name in _SIZES}}
+    sizes = _SPEECH_SIZES if kind == "speech encoder" else _SIZES
+    return {"kind": kind, **{name: getattr(layout.config, name) for name in sizes}}
+
+
+def _of_speech(weights: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
+    """What a speech encoder belongs to; it has no tokenizer."""
+    identity = SpeechFiles(name=weights.name, weights=weights, hints=dict(hints)).identity()
+    trained = is_trained(hints)
+    return {"space": identity["space"], "trained": trained, "licence": hub.LICENCE_NOTE if trained else None}
 
 
 def _surroundings(weights: Path, hints: dict[str, Any], networks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -26,6 +26,7 @@ SONAR_SPACE = "sonar"
 """The space of all published SONAR models, text and speech."""
 
 Kind = Literal["encoder", "decoder"]
+"""Of text networks; a speech encoder is ``lcm_data.sonar.speech_checkpoint.SpeechFiles``."""
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 INDEX_SUFFIX = ".index.json"
@@ -147,7 +148,7 @@ def find_model(name_or_path: str | Path, kind: Kind = "encoder") -> ModelFiles:
     path = Path(name).expanduser()
     # Where a model lies is no part of its identity: shards are the same wherever it was mounted.
     if path.is_dir():
-        return _files(path.resolve().name, _only_weights(path, kind))
+        return _files(path.resolve().name, only_weights(path, _WEIGHTS_NAMES[kind]))
     if path.is_file():
         return _files(path.name, path)
     return _files(name, hub.model_weights(name))
@@ -201,9 +202,13 @@ def _files(name: str, weights: Path) -> ModelFiles:
     return ModelFiles(name=name, weights=weights, tokenizer=tokenizer, hints=hints)
 
 
-def _only_weights(folder: Path, kind: Kind) -> Path:
-    """The weights file of a folder: a usual name, else the only file with a usual ending."""
-    for name in _WEIGHTS_NAMES[kind]:
+def only_weights(folder: Path, usual: Sequence[str]) -> Path:
+    """The weights file of a folder: the first of the usual names, else the only file with a usual ending.
+
+    Raises:
+        CheckpointError: none, or several.
+    """
+    for name in usual:
         if (folder / name).is_file():
             return folder / name
     found = weights_in(folder)
@@ -213,7 +218,7 @@ def _only_weights(folder: Path, kind: Kind) -> Path:
         listed = ", ".join(p.name for p in found)
         raise CheckpointError(f"{folder} holds several weights files ({listed}). Give the path of one of them.")
     raise CheckpointError(
-        f"{folder} holds no weights. Expected one of {', '.join(_WEIGHTS_NAMES[kind])} or a single "
+        f"{folder} holds no weights. Expected one of {', '.join(usual)} or a single "
         f"*{', *'.join(WEIGHTS_SUFFIXES)} file."
     )
 

@@ -1,4 +1,4 @@
-"""Model names to files: the official SONAR text networks, and ports on the Hugging Face Hub, kept in a cache.
+"""Model names to files: the official SONAR networks, and ports on the Hugging Face Hub, kept in a cache.
 
 Fetching is ``lcm_data.sonar.fetch``; repositories of the Hub are ``lcm_data.sonar.repository``. Each file can be put
 into place by hand instead; messages say where.
@@ -11,15 +11,18 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from lcm_data.errors import CheckpointError, UnknownNameError
+from lcm_data.sonar import speech_models
 from lcm_data.sonar.config import TextDecoderConfig, TextEncoderConfig
 from lcm_data.sonar.fetch import Progress, fetch
 from lcm_data.sonar.fingerprint import cache_dir
 from lcm_data.sonar.repository import Repository
+from lcm_data.sonar.speech_config import SpeechEncoderConfig
 from lcm_data.sonar.weights import weight_files
 
 logger = logging.getLogger(__name__)
@@ -45,15 +48,17 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A published model: weights, tokenizer and sizes (its class says whether it is an encoder or a decoder)."""
+    """A published model: weights, tokenizer (none for speech) and sizes, whose class says what it is."""
 
     weights: RemoteFile
-    tokenizer: RemoteFile
-    config: TextEncoderConfig | TextDecoderConfig
+    tokenizer: RemoteFile | None
+    config: TextEncoderConfig | TextDecoderConfig | SpeechEncoderConfig
 
     @property
     def kind(self) -> str:
         """What it is."""
+        if isinstance(self.config, SpeechEncoderConfig):
+            return "speech encoder"
         return "text encoder" if isinstance(self.config, TextEncoderConfig) else "text decoder"
 
     @property
@@ -75,6 +80,14 @@ MODELS: dict[str, RemoteModel] = {
     "text_sonar_finetuned_decoder": RemoteModel(
         RemoteFile(f"{_SITE}/finetuned_decoder.pt"), NLLB_TOKENIZER, TextDecoderConfig()
     ),
+    **{
+        f"{speech_models.PREFIX}{language}": RemoteModel(
+            RemoteFile(f"{_SITE}/{file_name}"),
+            None,
+            SpeechEncoderConfig(pooler_layers=speech_models.pooler_layers(language)),
+        )
+        for language, file_name in speech_models.FILES.items()
+    },
 }
 """Names that need no owner; a new one is one entry."""
 
@@ -208,9 +221,12 @@ def _published(name: str, folder: Path, progress: Progress | None, force: bool) 
     """Tokenizer and weights of a published model; an error names every file that is still to be had."""
     model = MODELS[name]
     weights = folder / model.weights.file_name
-    if not force:
-        _share_tokenizer(model.tokenizer, folder / model.tokenizer.file_name)
-    for remote, check in ((model.tokenizer, _is_tokenizer), (model.weights, weight_files)):
+    wanted: list[tuple[RemoteFile, Callable[[Path], object]]] = [(model.weights, weight_files)]
+    if model.tokenizer is not None:
+        wanted.insert(0, (model.tokenizer, _is_tokenizer))
+        if not force:
+            _share_tokenizer(model.tokenizer, folder / model.tokenizer.file_name)
+    for remote, check in wanted:
         target = folder / remote.file_name
         if target == weights and progress is None and not weights.is_file():  # a word before minutes of silence
             logger.warning("downloading %s (about %.1f GB) to %s", name, model.num_bytes / 1e9, folder)
@@ -227,7 +243,12 @@ def _repository(name: str) -> Repository:
     if match is None or (name.count("/") == 1 and name.startswith((".", "~"))):
         if "/" in name or "\\" in name or Path(name).suffix:
             raise CheckpointError(f"model {name}: no such file or folder.")
-        raise UnknownNameError("model", name, [MINI, *MODELS, "hf:owner/repo", "a folder or weights file"])
+        if name.startswith(speech_models.PREFIX):
+            language = name.removeprefix(speech_models.PREFIX)
+            raise UnknownNameError("language of a speech encoder", language, speech_models.FILES)
+        text = [known for known in MODELS if not known.startswith(speech_models.PREFIX)]
+        others = (f"{speech_models.PREFIX}<language>", "hf:owner/repo", "a folder or weights file")
+        raise UnknownNameError("model", name, [MINI, *text, *others])
     return Repository(match["repo"], match["revision"] or "main", models_dir())
 
 

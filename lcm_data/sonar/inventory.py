@@ -20,7 +20,7 @@ def known_models() -> list[dict[str, Any]]:
         about = {
             "name": name,
             "kind": model.kind,
-            "dim": model.config.model_dim,
+            "dim": model.config.embedding_dim,
             "parameters": model.config.num_parameters,
             "bytes": model.num_bytes,
             "licence": hub.LICENCE_NOTE,

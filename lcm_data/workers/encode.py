@@ -1,12 +1,13 @@
-"""The worker of the ``embeddings`` stage: sentences of one shard in, their embeddings out, row for row.
+"""The worker of the ``embeddings`` stage: sentences and clips of one shard in, their embeddings out, row for row.
 
-Equal sentences of a unit are encoded once. Rows the encoder fails on, or answers with something that is no embedding,
-become rejects.
+Equal sentences of a unit are encoded once, and so are equal clips of speech (``lcm_data.workers.speech``). Rows the
+encoder fails on, or answers with something that is no embedding, become rejects.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lcm_data import schema
-from lcm_data.encode import EncoderOptions, load_encoder
+from lcm_data.encode import EncoderOptions, SpeechEncoder, load_encoder
 from lcm_data.encode.base import Encoder, Prepared
 from lcm_data.end_of_text import Concept
 from lcm_data.errors import UnknownNameError
@@ -31,6 +32,7 @@ from lcm_data.workers.output import (
     refuse_to_blame_all,
     shaped,
 )
+from lcm_data.workers.speech import COLUMNS, Clip, SpeechEncoders, clips_of, encode_clips
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -38,13 +40,17 @@ logger = logging.getLogger(__name__)
 
 _COLUMNS = (*schema.ID_COLUMNS, "text")
 
+SPEECH_ENCODER, SPEECH_REVISION = "speech_encoder", "speech_encoder_revision"
+"""Keys of the metadata, each followed by a dot and a language: the model and the sha256 of its weights."""
+
 
 @dataclass
 class _Loaded:
     """A shard with its sentences tokenised.
 
-    ``inverse_N`` maps each kept row to its distinct sentence; ``num_blank`` is how many tokens a text without any
-    content has.
+    ``inverse_N`` maps each kept row to its distinct item, a sentence or a clip; ``num_items`` is how many of these
+    there are. ``parts`` are the sentences and ``clips`` the clips among them, by number. ``num_blank`` is how many
+    tokens a text without any content has.
     """
 
     task: Task
@@ -53,12 +59,14 @@ class _Loaded:
     inverse_N: np.ndarray[Any, np.dtype[np.int64]]
     parts: list[tuple[list[int], Prepared]]
     rejects: list[RejectRow]
+    num_items: int
+    clips: dict[int, Clip]
     num_blank: int = 0
 
 
 @dataclass
 class _Seen:
-    """What the network got to see of each distinct sentence."""
+    """What the network got to see of each distinct item."""
 
     num_tokens: np.ndarray[Any, np.dtype[np.int32]]
     truncated: np.ndarray[Any, np.dtype[np.bool_]]
@@ -71,17 +79,22 @@ class _Seen:
 
 @dataclass
 class EncodeWorker:
-    """Settings of the work; the encoder is loaded in ``setup``."""
+    """Settings of the work; the encoder of text is loaded in ``setup``, those of speech when a unit needs them.
+
+    ``encoder`` is None where there are no rows of text, ``speech`` names the encoder of each language with speech.
+    """
 
     source: str
     target: str
-    encoder: EncoderOptions
+    encoder: EncoderOptions | None
     plan_hash: str
     store_dtype: schema.StoreDtype = "float16"
     with_text: bool = True
     metadata: dict[str, str] = field(default_factory=dict)
     corpus: str | None = None
     """Folder that gets the embedding of the end of a text; none if it is not wanted."""
+    speech: Mapping[str, EncoderOptions] = field(default_factory=dict)
+    _speakers: SpeechEncoders | None = field(default=None, init=False, repr=False)
     _encoder: Encoder | None = field(default=None, init=False, repr=False)
     _end_of_text: Concept | None = field(default=None, init=False, repr=False)
 
@@ -90,6 +103,11 @@ class EncodeWorker:
         return open_files(self.target)
 
     def setup(self) -> None:
+        prefix = f"{SPEECH_REVISION}."
+        planned = {k.removeprefix(prefix): value for k, value in self.metadata.items() if k.startswith(prefix)}
+        self._speakers = SpeechEncoders(self.speech, planned)
+        if self.encoder is None:
+            return
         self._encoder = load_encoder(self.encoder)
         keys = ("encoder_revision", "tokenizer_revision", "num_heads")
         check_identity("encoder", self.metadata, self._encoder.provenance, keys)
@@ -100,57 +118,83 @@ class EncodeWorker:
                 logger.warning("the encoder has no embedding of the end of a text: %s", error)
 
     def read(self, task: Task) -> _Loaded:
-        assert self._encoder is not None
-        encoder = self._encoder
         path = task.unit.spec["shard"]
-        table = read_shard(open_files(self.source), path, _COLUMNS)
         _, lang, _ = parse_shard_path(path)
+        spoken = lang in self.speech
+        table = read_shard(open_files(self.source), path, (*_COLUMNS, *COLUMNS) if spoken else _COLUMNS)
         first, last = task.rows or (0, table.num_rows)
         skip = set(task.skip)
         rows = [row for row in range(first, last) if row not in skip]
-        texts = table["text"].to_pylist()
-        rejects = [_reject(table, row, CRASHED, "encoding this sentence ended the worker") for row in sorted(skip)]
-        order: dict[str, int] = {}
-        inverse = [order.setdefault(texts[row], len(order)) for row in rows]
-        distinct = list(order)
-        loaded = _Loaded(task, table, np.array(rows, np.int64), np.array(inverse, np.int64), [], rejects)
+        items: list[str | Clip] = table["text"].to_pylist()
+        if spoken:
+            items = [clip or text for clip, text in zip(clips_of(table), items, strict=True)]
+        rejects = [_reject(table, row, CRASHED, "encoding this row ended the worker") for row in sorted(skip)]
+        order: dict[str | Clip, int] = {}
+        inverse = [order.setdefault(items[row], len(order)) for row in rows]
+        clips = {number: item for item, number in order.items() if isinstance(item, Clip)}
+        texts = {number: item for item, number in order.items() if isinstance(item, str)}
+        loaded = _Loaded(
+            task, table, np.array(rows, np.int64), np.array(inverse, np.int64), [], rejects, len(order), clips
+        )
+        if texts:
+            self._tokenize(loaded, texts, lang)
+        return loaded
+
+    def _tokenize(self, loaded: _Loaded, texts: Mapping[int, str], lang: str) -> None:
+        assert self._encoder is not None
+        encoder = self._encoder
         try:
             loaded.num_blank = int(encoder.prepare([""], lang).num_tokens[0])
         except UnknownNameError as error:
-            _drop(loaded, dict.fromkeys(range(len(distinct)), ("unsupported_language", str(error))))
-            return loaded
-        loaded.parts, errors = each_or_error(
-            lambda some: encoder.prepare([distinct[i] for i in some], lang), list(range(len(distinct)))
-        )
-        _drop(loaded, {index: ("tokenizer_error", str(error)) for index, error in errors})
-        return loaded
+            _drop(loaded, dict.fromkeys(texts, ("unsupported_language", str(error))))
+            return
+        loaded.parts, errors = each_or_error(lambda some: encoder.prepare([texts[i] for i in some], lang), list(texts))
+        _drop(loaded, {number: ("tokenizer_error", str(error)) for number, error in errors})
 
     def work(self, loaded: _Loaded) -> UnitOutput:
-        assert self._encoder is not None
-        encoder = self._encoder
-        num_distinct = int(loaded.inverse_N.max()) + 1 if len(loaded.inverse_N) else 0
-        num_distinct = max([num_distinct, *(max(rows) + 1 for rows, _ in loaded.parts)])
-        emb = np.full((num_distinct, encoder.dim), np.nan, np.float32)
-        seen = _Seen(*(np.zeros(num_distinct, dtype) for dtype in (np.int32, bool, np.int32)))
-        failed: dict[int, tuple[str, str]] = {}
-        busy_before = encoder.busy_seconds
-        for rows, prepared in loaded.parts:
-            seen.fill(rows, prepared)
-            done, errors = each_or_error(
-                lambda some, prepared=prepared: encoder.embed(prepared, np.array(some)),  # type: ignore[misc]
-                list(range(len(rows))),
-            )
-            for some, values in done:
-                emb[[rows[i] for i in some]] = shaped(values, (len(some), encoder.dim), "vectors")
-            refuse_to_blame_all("encoder", "sentences", len(rows), errors)
-            failed |= {rows[i]: ("encoder_error", f"{type(error).__name__}: {error}") for i, error in errors}
+        speaker = self._speaker(loaded)
+        encoders = [encoder for encoder in (self._encoder, speaker) if encoder is not None]
+        emb = np.full((loaded.num_items, encoders[0].dim), np.nan, np.float32)
+        seen = _Seen(*(np.zeros(loaded.num_items, dtype) for dtype in (np.int32, bool, np.int32)))
+        busy_before = sum(encoder.busy_seconds for encoder in encoders)
+        failed = self._encode_texts(loaded, emb, seen)
+        if speaker is not None:
+            for block in encode_clips(speaker, loaded.clips):
+                failed |= block.failed
+                for numbers, prepared, vectors in block.done:
+                    seen.fill(numbers, prepared)
+                    emb[numbers] = vectors
         norms = _norms(emb)
         for index in np.flatnonzero(~self._storable(emb, norms)):
             error = f"not finite, or too large or too small for {self.store_dtype}: its length is {norms[index]:g}"
             failed.setdefault(int(index), ("invalid_embedding", error))
-        stats = {"distinct": float(num_distinct - len(failed)), "busy_seconds": encoder.busy_seconds - busy_before}
+        busy = sum(encoder.busy_seconds for encoder in encoders) - busy_before
+        stats = {"distinct": float(loaded.num_items - len(failed)), "busy_seconds": busy}
         _drop(loaded, failed)
         return self._assemble(loaded, emb, norms, seen, stats)
+
+    def _speaker(self, loaded: _Loaded) -> SpeechEncoder | None:
+        """The speech encoder of a shard, if it has speech (or nothing else tells the width of vectors)."""
+        _, lang, _ = parse_shard_path(loaded.task.unit.spec["shard"])
+        assert self._speakers is not None
+        return self._speakers.get(lang) if loaded.clips or self._encoder is None else None
+
+    def _encode_texts(self, loaded: _Loaded, emb: Float32, seen: _Seen) -> dict[int, tuple[str, str]]:
+        """Fill in the vectors of sentences; gives those that failed."""
+        failed: dict[int, tuple[str, str]] = {}
+        encoder = self._encoder
+        for numbers, prepared in loaded.parts:
+            assert encoder is not None
+            seen.fill(numbers, prepared)
+            done, errors = each_or_error(
+                lambda some, prepared=prepared, by=encoder: by.embed(prepared, np.array(some)),  # type: ignore[misc]
+                list(range(len(numbers))),
+            )
+            for some, values in done:
+                emb[[numbers[i] for i in some]] = shaped(values, (len(some), encoder.dim), "vectors")
+            refuse_to_blame_all("encoder", "sentences", len(numbers), errors)
+            failed |= {numbers[i]: ("encoder_error", f"{type(error).__name__}: {error}") for i, error in errors}
+        return failed
 
     def _storable(self, emb: Float32, norms: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Rows that are finite in the type they are stored in, and so long that it keeps 99 % of them at least."""
@@ -181,13 +225,16 @@ class EncodeWorker:
         names = [name for name in target.names if name not in values]
         kept = table.select(names).take(pa.array(rows))
         columns = [values[name] if name in values else kept[name] for name in target.names]
+        spoken = np.isin(inverse, list(loaded.clips))
         stats |= {
             "sentences": float(len(rows)),
-            "tokens": float(seen.num_tokens[inverse].sum(dtype=np.int64)),
+            "tokens": float(seen.num_tokens[inverse[~spoken]].sum(dtype=np.int64)),
             "truncated": float(seen.truncated[inverse].sum()),
             "unknown": float((seen.num_unknown[inverse] > 0).sum()),
-            "blank": float((seen.num_tokens[inverse] <= loaded.num_blank).sum()),
+            "blank": float((seen.num_tokens[inverse[~spoken]] <= loaded.num_blank).sum()),
         }
+        if spoken.any():
+            stats |= {"clips": float(spoken.sum()), "positions": float(seen.num_tokens[inverse[spoken]].sum())}
         output = UnitOutput(loaded.task.unit.id, table.num_rows, rows_done=len(rows), stats=stats)
         output.rejects = loaded.rejects
         output.tables[loaded.task.unit.spec["shard"]] = pa.Table.from_arrays(columns, schema=target)
@@ -201,7 +248,9 @@ class EncodeWorker:
 
     def _shard_metadata(self, path: str) -> dict[str, str]:
         split, lang, _ = parse_shard_path(path)
-        return {**self.metadata, "stage": "embeddings", "split": split, "lang": lang}
+        others = tuple(f".{other}" for other in self.speech if other != lang)
+        facts = {k: v for k, v in self.metadata.items() if not (k.startswith(SPEECH_ENCODER) and k.endswith(others))}
+        return {**facts, "stage": "embeddings", "split": split, "lang": lang}
 
 
 def _norms(emb: Float32) -> Float32:

@@ -1,15 +1,24 @@
-"""The worker of the ``segments`` stage: the documents of one slice of the input to sentences, by language and split."""
+"""The worker of the ``segments`` stage: the documents of one slice of the input to segments, by language and split.
+
+Texts become sentences, recordings segments of speech. How the rows look is in ``segments_table``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from lcm_data import schema
+from lcm_data.audio import AudioError, AudioOptions
+from lcm_data.audio.clips import clip_path, write_clip
+from lcm_data.audio.read import ClipReader
+from lcm_data.audio.recording import Recording, segment_recording
+from lcm_data.audio.vad import VoiceActivity, vad_fingerprint
 from lcm_data.documents import Columns, Document, ReadOptions, Reject, Slice, read
 from lcm_data.documents.detect import LanguageDetector, resolve_language
 from lcm_data.segment import Segment, Segmenter, load_segmenter, segment_documents
@@ -19,6 +28,9 @@ from lcm_data.store.files import Files, open_files
 from lcm_data.store.shard import parse_shard_path, shard_path
 from lcm_data.workers.base import Task
 from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, each_or_error
+from lcm_data.workers.segments_table import placed_transcript, speech_table, text_table
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -31,7 +43,10 @@ class _Loaded:
 
 @dataclass
 class SegmentWorker:
-    """Settings of the work; segmenter and language detector are loaded in ``setup``."""
+    """Settings of the work; segmenter and language detector are loaded in ``setup``.
+
+    With ``audio`` there may be recordings among the documents; with ``clips`` their segments are files, too.
+    """
 
     target: str
     columns: Columns
@@ -44,6 +59,9 @@ class SegmentWorker:
     splits: SplitRule
     plan_hash: str
     metadata: dict[str, str] = field(default_factory=dict)
+    audio: AudioOptions | None = None
+    clips: bool = False
+    _voice: VoiceActivity | None = field(default=None, init=False, repr=False)
     _segmenter: Segmenter | None = field(default=None, init=False, repr=False)
     _detector: LanguageDetector | None = field(default=None, init=False, repr=False)
 
@@ -55,6 +73,9 @@ class SegmentWorker:
         self._segmenter = load_segmenter(self.segmenter, self.segmenter_model)
         check_identity("segmenter", self.metadata, {"segmenter": self._segmenter.fingerprint}, ("segmenter",))
         self._detector = LanguageDetector() if self.lang is None else None
+        if self.audio is not None:
+            check_identity("voice activity detector", self.metadata, {"vad": vad_fingerprint()}, ("vad",))
+            self._voice = VoiceActivity()
 
     def read(self, task: Task) -> _Loaded:
         first, last = task.rows or (0, task.unit.rows)
@@ -85,13 +106,16 @@ class SegmentWorker:
                 assert resolved.lang is not None
                 by_lang[resolved.lang].append(resolved)
         for lang, documents in sorted(by_lang.items()):
-            self._segment(lang, documents, output)
+            texts = self._texts(lang, [document for document in documents if document.uri is None], output)
+            self._add(lang, texts, text_table, output)
+            recordings = self._recordings([document for document in documents if document.uri is not None], output)
+            self._add(lang, recordings, speech_table, output)
         output.stats["documents"] = float(output.rows_done)
         output.stats["sentences"] = float(sum(table.num_rows for table in output.tables.values()))
         output.stats["chars"] = float(sum(len(document.text) for document in loaded.documents))
         return output
 
-    def _segment(self, lang: str, documents: list[Document], output: UnitOutput) -> None:
+    def _texts(self, lang: str, documents: list[Document], output: UnitOutput) -> list[tuple[Document, list[Segment]]]:
         assert self._segmenter is not None
         segmenter = self._segmenter
         parts, errors = each_or_error(
@@ -100,44 +124,66 @@ class SegmentWorker:
         )
         for index, error in errors:
             output.rejects.append(_reject(documents[index], "segmenter_error", f"{type(error).__name__}: {error}"))
-        by_split: dict[str, list[tuple[Document, list[Segment]]]] = defaultdict(list)
-        for rows, results in parts:
-            for index, segments in zip(rows, results, strict=True):
-                by_split[self.splits.split_of(documents[index].doc_id)].append((documents[index], segments))
-        for split, done in by_split.items():
-            output.tables[shard_path(split, lang, output.unit)] = segments_table(lang, done)
-            output.rows_done += len(done)
+        return [(documents[i], found) for rows, results in parts for i, found in zip(rows, results, strict=True)]
+
+    def _recordings(self, documents: list[Document], output: UnitOutput) -> list[tuple[Document, Recording]]:
+        done = []
+        stats = output.stats
+        for document in documents:
+            assert document.uri is not None
+            assert self.audio is not None
+            assert self._voice is not None
+            is_utterance = bool(document.text.strip())
+            storage = self.read_options.storage_options
+            try:
+                found = segment_recording(
+                    document.uri, self._voice, self.audio, is_utterance=is_utterance, storage_options=storage
+                )
+            except AudioError as error:
+                output.rejects.append(_reject(document, error.reason, error.error))
+                continue
+            done.append((document, found))
+            stats["audio_seconds"] = stats.get("audio_seconds", 0.0) + found.seconds
+            stats["speech_seconds"] = stats.get("speech_seconds", 0.0) + sum(each.length for each in found.segments)
+            lost = is_utterance and not placed_transcript(document, found)
+            stats["transcripts_unplaced"] = stats.get("transcripts_unplaced", 0.0) + lost
+        return done
+
+    def _add(
+        self, lang: str, done: list[tuple[Document, T]], table_of: Callable[[str, list[tuple[Document, T]]], pa.Table],
+        output: UnitOutput,
+    ) -> None:  # fmt: skip
+        """Rows of ``done`` to the tables of their splits."""
+        by_split: dict[str, list[tuple[Document, T]]] = defaultdict(list)
+        for document, found in done:
+            by_split[self.splits.split_of(document.doc_id)].append((document, found))
+        for split, documents in by_split.items():
+            path = shard_path(split, lang, output.unit)
+            table = table_of(lang, documents)
+            output.tables[path] = pa.concat_tables([output.tables[path], table]) if path in output.tables else table
+            output.rows_done += len(documents)
 
     def write(self, output: UnitOutput) -> Commit:
+        if self.clips:
+            self._write_clips(output)
         return commit_output(self.files, output, self.plan_hash, self._shard_metadata)
+
+    def _write_clips(self, output: UnitOutput) -> None:
+        """The segments of recordings as files, before the commit that says they are there."""
+        with self.files.scratch() as folder, contextlib.ExitStack() as opened:
+            reader, uri = None, None
+            for table in output.tables.values():
+                for row in table.filter(pc.is_valid(table["audio_uri"])).to_pylist():
+                    if row["audio_uri"] != uri or reader is None:
+                        opened.close()
+                        uri = row["audio_uri"]
+                        reader = opened.enter_context(ClipReader(uri, self.read_options.storage_options))
+                    write_clip(folder / "clip.flac", reader.read(row["channel"], row["t_start"], row["t_end"]))
+                    self.files.publish(folder / "clip.flac", clip_path(output.unit, row["sid"]))
 
     def _shard_metadata(self, path: str) -> dict[str, str]:
         split, lang, _ = parse_shard_path(path)
         return {**self.metadata, "stage": "segments", "split": split, "lang": lang}
-
-
-def segments_table(lang: str, documents: Sequence[tuple[Document, list[Segment]]]) -> pa.Table:
-    """The rows of the segments schema for documents of one language and their segments."""
-    counts = np.array([len(segments) for _, segments in documents], np.int32)
-    pairs = [(document, segment) for document, segments in documents for segment in segments]
-    sent_idx = np.arange(len(pairs), dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts).astype(np.int32)
-    bounds = np.array([segment for _, segment in pairs], np.int32).reshape(-1, 3)
-    columns: dict[str, object] = {
-        "sid": [schema.sentence_id(lang, pair[0].doc_id, idx) for pair, idx in zip(pairs, sent_idx, strict=True)],
-        "doc_id": [document.doc_id for document, _ in pairs],
-        "sent_idx": sent_idx,
-        "n_sents": np.repeat(counts, counts),
-        "para_idx": bounds[:, 2],
-        "text": [document.text[segment.start : segment.end] for document, segment in pairs],
-        "char_start": bounds[:, 0],
-        "char_end": bounds[:, 1],
-        "n_chars": bounds[:, 1] - bounds[:, 0],
-        "lid_score": [document.lid_score for document, _ in pairs],
-        "modality": ["text"] * len(pairs),
-        "source": [document.source for document, _ in pairs],
-    }
-    arrays = [pa.array(columns[each.name], type=each.type) for each in schema.SEGMENTS]
-    return pa.Table.from_arrays(arrays, schema=schema.SEGMENTS)
 
 
 def _reject(document: Document, reason: str, error: str) -> RejectRow:

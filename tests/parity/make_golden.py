@@ -154,6 +154,7 @@ def write_decoder(vectors: Any) -> None:
 
 def main() -> None:
     """Write checkpoints, vectors, token ids, logits and beam searches into ``golden/``."""
+    import make_golden_speech
     import make_golden_tokens
     import numpy as np
     import sentencepiece
@@ -194,6 +195,7 @@ def main() -> None:
     (GOLDEN / "sentences.json").write_text(json.dumps(about, ensure_ascii=True, indent=1) + "\n")
     write_decoder(torch.from_numpy(arrays["vectors.eng_Latn"]))
     make_golden_tokens.main()
+    make_golden_speech.main()
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def test_the_next_stage_is_made_of_it(made: Path, tmp_path: Path) -> None:
 def test_nobody_continues_it(made: Path, tmp_path: Path) -> None:
     before = snapshot(made)
     message = error_line("encode", made, *ODD, code=4)
-    assert f"{made}/embeddings has layout version 1, this version of lcm-data writes 2" in message
+    assert f"{made}/embeddings has layout version 1, this version of lcm-data writes 3" in message
     assert "Add --overwrite to make this stage anew" in message
     error_line("encode", made, *ODD, "--dry-run", code=4)
     assert snapshot(made) == before
@@ -81,6 +81,6 @@ def test_nobody_continues_it(made: Path, tmp_path: Path) -> None:
 def test_a_newer_one_is_not_read(made: Path, tmp_path: Path) -> None:
     corpus = copy(made, tmp_path / "corpus")
     manifest = corpus / "embeddings/_lcm/manifest.json"
-    manifest.write_text(manifest.read_text().replace('"schema": 1', '"schema": 3'))
-    with pytest.raises(PlanMismatchError, match=r"/embeddings has layout version 3, .* reads 1 to 2. Use the lcm-data"):
+    manifest.write_text(manifest.read_text().replace('"schema": 1', '"schema": 4'))
+    with pytest.raises(PlanMismatchError, match=r"/embeddings has layout version 4, .* reads 1 to 3. Use the lcm-data"):
         _ = open_corpus(corpus).embeddings

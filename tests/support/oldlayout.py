@@ -14,9 +14,15 @@ from lcm_data.store.files import open_files
 from lcm_data.store.plan import Plan, Unit, load_plan, save_plan
 from lcm_data.store.shard import sha256_of, shard_metadata, write_shard
 
+ADDED = (
+    *("n_unk", "audio_uri", "channel", "t_start", "t_end", "sample_rate", "speech_ratio"),
+    "loudness_db",
+)
+"""Columns that layout 1 did not have."""
+
 
 def make_version_1(corpus: Path) -> Path:
-    """Turn a finished corpus into one of layout 1: no ``n_unk``, and other hashes of all that follows from it."""
+    """Turn a finished corpus into one of layout 1: without what was ``ADDED``, and other hashes of all that follows."""
     swap: dict[str, str] = {}
     for stage in ("segments", "embeddings", "codes"):
         if (corpus / stage).is_dir():
@@ -29,9 +35,10 @@ def _make_stage_old(stage: Path, swap: dict[str, str]) -> None:
     for path in stage.glob("data/*/*/*.parquet"):
         with pq.ParquetFile(path) as shard:
             table, metadata = shard.read(), shard_metadata(shard)
-        if "n_unk" in table.column_names:
+        added = [name for name in ADDED if name in table.column_names]
+        if added:
             before = _sha256(path)
-            write_shard(path, table.drop_columns(["n_unk"]), metadata)
+            write_shard(path, table.drop_columns(added), metadata)
             swap[before] = _sha256(path)
             sizes[str(path.relative_to(stage))] = path.stat().st_size
 
@@ -55,7 +62,7 @@ def _make_stage_old(stage: Path, swap: dict[str, str]) -> None:
     content = swapped(path.read_text())
     content |= {"schema": 1, "shards": [_resized(shard, sizes) for shard in content["shards"]]}
     path.write_text(json.dumps({**content, "digest": digest(read_commits(files))}))
-    assert replace(old, schema=2).hash != old.hash == content["plan_hash"]
+    assert replace(old, schema=3).hash != old.hash == content["plan_hash"]
 
 
 def _resized(shard: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
