@@ -4,12 +4,12 @@
 
 RECORDING is any file with speech (by default the sentence of ``benchmarks.audio_segments`` that espeak-ng says), which
 is repeated. First five minutes of stereo at 44.1 kHz (Opus: 48) in each format, then FLAC of 16 kHz, mono, of each
-length. Each run is a process of its own: CPU seconds of decoding alone, of voice activity alone, and of all of it (decode, resample, voice
-activity, cutting), and the process's peak memory.
+length. Each run is a process of its own: CPU seconds of decoding alone, of voice activity alone, and of all of it
+(decode, resample, voice activity, cutting), and the process's peak memory.
 
 Traps: (1) run nothing else: voice activity is bound by the cache and loses half of its speed beside a neighbour.
 (2) Noise and music are no faster than speech: the model computes the same. (3) Peak memory includes the libraries
-(about 150 MB); what grows is 0.9 MB an hour and channel.
+(about 120 MB); what grows is 0.9 MB an hour and channel.
 """
 
 from __future__ import annotations
