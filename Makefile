@@ -10,7 +10,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu,spacy,stanza,sat,s3,analysis,quality,sentence-transformers,train,evaluate]" --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu,spacy,stanza,sat,s3,analysis,quality,sentence-transformers,train,evaluate,audio]" --group dev
 	touch $@
 
 demo: setup
@@ -36,6 +36,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.rvq
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.audio_segments
+	$(BIN)/python -m benchmarks.audio_speed
 
 # sonar-space pins one exact torch, so it lives in an environment of its own (about 7 GB).
 parity: $(PARITY)/.ready

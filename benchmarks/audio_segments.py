@@ -40,7 +40,8 @@ RATE = 16_000
 MASK_FRAME = 160
 SENTENCES = {
     "en": "The ferry leaves at nine, so we should have breakfast early. "
-    "Nobody had told him that the bridge was closed. She read the letter twice before she put it away. Rain is expected in the north on Thursday.",
+    "Nobody had told him that the bridge was closed. She read the letter twice before she put it away. "
+    "Rain is expected in the north on Thursday.",
     "de": "Am Abend wurde es kühl, und wir gingen ins Haus. Niemand wusste, wer das Fenster geöffnet hatte. "
     "Der Zug nach Hamburg hat heute zwanzig Minuten Verspätung.",
     "fr": "Le marché commence très tôt le samedi matin. Elle a posé son livre sur la table de la cuisine. "

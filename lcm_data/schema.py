@@ -42,6 +42,7 @@ _SPEECH_FIELDS = [
     pa.field("speech_ratio", pa.float32()),
     pa.field("loudness_db", pa.float32()),
 ]
+SPEECH_COLUMNS = tuple(field.name for field in _SPEECH_FIELDS)
 """Null for text. Times are seconds, multiples of 1/16000; ``channel`` is null for the mean of several."""
 
 SEGMENTS = pa.schema(

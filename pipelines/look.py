@@ -30,6 +30,7 @@ from pipelines.stage import is_outdated
 _MEASURES = ("n_chars", "n_tokens", "n_unk", "truncated", "score", "norm", "resid_norm")
 _IN_TABLES = (
     *("lang", "source_lang", "doc_id", "sent_idx", "text", "n_chars", "n_tokens"),
+    *("t_start", "t_end", "channel", "speech_ratio", "loudness_db"),
     *("score", "norm", "codes", "resid_norm"),
 )
 _OF_VECTORS = ("encoder", "encoder_revision", "space", "dim")
@@ -171,9 +172,13 @@ def statistics(
 def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> dict[str, Any]:
     measures = [name for name in _MEASURES if name in data.schema.names]
     documents = sentences = 0
+    speech = _Speech()
     sums = dict.fromkeys(measures, 0.0)
     peaks: dict[str, float] = {}
-    for batch in data.batches(langs=[lang], splits=splits, columns=["doc_id", "sent_idx", *measures]):
+    times = [name for name in ("t_start", "t_end") if name in data.schema.names]
+    for batch in data.batches(langs=[lang], splits=splits, columns=["doc_id", "sent_idx", *measures, *times]):
+        if times:
+            speech.add(pc.subtract(batch.table["t_end"], batch.table["t_start"]))
         sentences += len(batch)
         documents += len(pc.run_end_encode(batch.table["doc_id"].combine_chunks()).values)
         for name in measures:
@@ -190,7 +195,31 @@ def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> d
         row[f"{label} mean"] = round(sums[name] / max(1, sentences), 4)
         peak = peaks.get(name, 0)  # 0 of no rows
         row[f"{label} max"] = round(peak, 4) if pa.types.is_floating(data.schema.field(name).type) else int(peak)
-    return row
+    return row | speech.facts()
+
+
+@dataclasses.dataclass
+class _Speech:
+    """Lengths of the segments of recordings, of which a corpus of text has none."""
+
+    num: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+
+    def add(self, seconds: pa.ChunkedArray) -> None:
+        """More rows; null for text."""
+        num = len(seconds) - seconds.null_count
+        if num:
+            self.num += num
+            self.seconds += pc.sum(seconds).as_py()
+            self.longest = max(self.longest, pc.max(seconds).as_py())
+
+    def facts(self) -> dict[str, Any]:
+        """Columns of a table; none without recordings."""
+        if not self.num:
+            return {}
+        hours, mean = round(self.seconds / 3600, 4), round(self.seconds / self.num, 2)
+        return {"speech": self.num, "hours": hours, "seconds mean": mean, "seconds max": round(self.longest, 2)}
 
 
 def head_rows(
@@ -242,6 +271,8 @@ def _plain(row: dict[str, Any], lang: str, split: str) -> dict[str, Any]:
     """A row as plain Python values, language and split first."""
     plain: dict[str, Any] = {"lang": lang, "split": split}
     for name, value in row.items():
+        if value is None and name in schema.SPEECH_COLUMNS:
+            continue  # a row of text
         plain[name] = np.asarray(value).tolist() if isinstance(value, list | np.floating) else value
     return plain
 

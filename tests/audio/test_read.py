@@ -114,7 +114,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with ClipReader(str(path)) as reader:
         with pytest.raises(UsageError, match=r"a clip from 3 to 2 s holds no samples; give 0 <= start_s < end_s"):
             reader.read(0, 3, 2)
-        with pytest.raises(UsageError, match="no channel 1 in .*r.wav', which has 1"):
+        with pytest.raises(UsageError, match=r"no channel 1 in .*r\.wav', which has 1"):
             reader.read(1, 0, 1)
         with pytest.raises(InputError, match=r"it ends at 11.136 s, before 12.000 s. Put the file back"):
             reader.read(0, 11, 12)

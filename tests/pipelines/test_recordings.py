@@ -81,6 +81,15 @@ def test_rows_of_recordings(finished: Path, recordings: Path) -> None:
     assert sum(each["audio_seconds"] for each in stats) == pytest.approx(111.4, abs=0.5)
 
 
+def test_inspect_counts_hours(finished: Path) -> None:
+    rows = table(finished).to_pylist()
+    (found,) = cli("inspect", finished, "--json").json["rows"]
+    assert found["speech"] == found["sentences"] == len(rows)
+    assert found["hours"] == pytest.approx(sum(row["t_end"] - row["t_start"] for row in rows) / 3600, abs=1e-4)
+    assert 1 <= found["seconds mean"] <= found["seconds max"] <= 30
+    assert "t_start" in cli("inspect", finished, "--head", "2").out
+
+
 def test_three_workers_make_the_same(tmp_path: Path, recordings: Path, finished: Path) -> None:
     settings = {"validation": 0.2, "test": 0.2, "unit_audio_bytes": 1, "segmenter": ODD[1], "workers": 3}
     assert run(tmp_path / "corpus", recordings, **settings) == []

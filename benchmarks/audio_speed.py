@@ -1,0 +1,115 @@
+"""Recordings to segments on one core: x real time and memory, by format and by length.
+
+    python -m benchmarks.audio_speed [RECORDING] [--minutes 1,60,180] [--formats wav,flac,mp3,m4a,opus]
+
+RECORDING is any file with speech (by default the sentence of ``benchmarks.audio_segments`` that espeak-ng says), which
+is repeated. First five minutes of stereo at 44.1 kHz (Opus: 48) in each format, then FLAC of 16 kHz, mono, of each
+length. Each run is a process of its own: CPU seconds of decoding alone, of voice activity alone, and of all of it
+(decode, resample, voice activity, cutting), and the process's peak memory.
+
+Traps: (1) run nothing else: voice activity is bound by the cache and loses half of its speed beside a neighbour.
+(2) Noise and music are no faster than speech: the model computes the same. (3) Peak memory includes the libraries
+(about 120 MB); what grows is 0.9 MB an hour and channel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.audio_segments import load, spoken
+
+FORMATS = {
+    "wav": ("pcm_s16le", "s16", 44_100, {}),
+    "flac": ("flac", "s16", 44_100, {}),
+    "mp3": ("libmp3lame", "s16p", 44_100, {"b": "128000"}),
+    "m4a": ("aac", "fltp", 44_100, {"b": "128000"}),
+    "opus": ("libopus", "flt", 48_000, {"b": "48000"}),
+}
+CHILD = """
+import json, sys, time
+from lcm_data.audio import AudioOptions
+from lcm_data.audio.read import mixed
+from lcm_data.audio.recording import segment_recording
+from lcm_data.audio.sound import Sound
+from lcm_data.audio.vad import VoiceActivity
+import numpy as np
+voice, file = VoiceActivity(), sys.argv[1]
+begun = time.process_time()
+with Sound(file) as sound:
+    for _, x_CN in sound.blocks():
+        mixed(x_CN, None)
+decode = time.process_time() - begun
+begun = time.process_time()
+found = segment_recording(file, voice, AudioOptions())
+whole = time.process_time() - begun
+track, x_N = voice.track(), np.zeros(60 * 16_000, np.float32) + 0.01
+begun = time.process_time()
+track.push(x_N)
+track.end()
+vad = time.process_time() - begun
+# Not ru_maxrss, which begins with that of the parent.
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+print(json.dumps([found.seconds, decode, 60 / vad, whole, peak, len(found.segments)]))
+"""
+
+
+def make(file: Path, speech: np.ndarray, minutes: float, rate: int | None = None, layout: str = "stereo") -> None:
+    """A file of ``speech`` (16 kHz) over and over, written piece by piece."""
+    import av
+
+    codec, kind, usual_rate, options = FORMATS[file.suffix[1:]]
+    rate = rate or usual_rate
+    converter = av.AudioResampler(format=kind, layout=layout, rate=rate)
+    with av.open(str(file), "w", format="ogg" if file.suffix == ".opus" else None) as out:
+        stream = out.add_stream(codec, rate=rate, layout=layout, options=options)
+        stream.codec_context.format = kind
+        for _ in range(round(minutes * 60 * 16_000 / len(speech))):
+            x_CN = np.stack([speech, speech][: converter.layout.nb_channels])
+            frame = av.AudioFrame.from_ndarray(x_CN, format="fltp", layout=layout)
+            frame.sample_rate = 16_000
+            for part in converter.resample(frame):
+                out.mux(stream.encode(part))
+        out.mux(stream.encode(None))
+
+
+def measure(file: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", CHILD, str(file)], check=True, capture_output=True, text=True)
+    seconds, decode, vad, whole, peak, num = json.loads(ran.stdout)
+    print(
+        f"{file.suffix[1:]:5} {seconds / 60:8.1f} {seconds / decode:12.0f} {vad:16.0f} {seconds / whole:8.0f} "
+        f"{peak:10.0f} {num:9,}",
+        flush=True,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recording", nargs="?", type=Path)
+    parser.add_argument("--minutes", default="1,60,180")
+    parser.add_argument("--formats", default=",".join(FORMATS))
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pause = np.zeros(8000, np.float32)
+        clips = [load(args.recording)] if args.recording else [load(file) for file in spoken(folder)]
+        speech = np.concatenate([part for clip in clips for part in (clip, pause)])
+        print("      minutes  decode only  voice activity  all of it    MB peak  segments   (x real time, one core)")
+        for suffix in filter(None, args.formats.split(",")):
+            make(file := folder / f"r.{suffix}", speech, 5)
+            measure(file)
+        for minutes in filter(None, args.minutes.split(",")):
+            make(file := folder / "r.flac", speech, float(minutes), rate=16_000, layout="mono")
+            measure(file)
+
+
+if __name__ == "__main__":
+    main()
