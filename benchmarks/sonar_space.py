@@ -1,7 +1,7 @@
 """Is sonar-mini better than nothing? Search across languages and saying again, beside two trivial baselines.
 
     python -m benchmarks.sonar_space TEST.jsonl --model sonar-mini
-    python -m benchmarks.sonar_space TEST.jsonl --plot curves.png --checkpoint runs/a/checkpoints/step-*
+    python -m benchmarks.sonar_space TEST.jsonl --plot curves.png --checkpoint runs/{a,b}/checkpoints/step-*
 
 TEST is what ``lcm-data train sonar`` kept apart (``test.jsonl`` of the prepared texts). The baselines are hashed
 character n-grams (names, numbers and loan words are the same in many languages, so this is not nothing) and the same
@@ -12,6 +12,7 @@ sentence are held out together, so that none was seen in training.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -144,9 +145,10 @@ def says_again(
 
 
 def curves(text: AlignedText, options: argparse.Namespace) -> None:
-    """The means over languages at every checkpoint, in the order given; one run after the other."""
+    """The means over languages at every checkpoint, in the order given; a run goes on where the one before stopped."""
     rows = []
-    for checkpoint in map(Path, options.checkpoint):
+    counts = tokens_of(options.checkpoint)
+    for checkpoint, tokens in zip(map(Path, options.checkpoint), counts, strict=True):
         with tempfile.TemporaryDirectory() as folder:
             model = str(export(str(checkpoint), Path(folder, "model"), space="curve"))
             encoder = load_encoder(EncoderOptions(model=model))
@@ -154,21 +156,39 @@ def curves(text: AlignedText, options: argparse.Namespace) -> None:
             errors = np.mean(list(search(text, embedder(encoder), options.candidates).values()))
             said = says_again(text, encoder, decoder, options.sentences, options.max_tokens)
             again = np.mean([float(row[0]) for row in said.values()])
-        rows.append((step_of(checkpoint), 100 * float(errors), float(again)))
-        print(f"step {rows[-1][0]}: xsim error {rows[-1][1]:.1f} %, auto-encoding BLEU {rows[-1][2]:.1f}", flush=True)
+        rows.append((tokens / 1e6, 100 * float(errors), float(again)))
+        print(
+            f"| {checkpoint.parts[-3]}, step {step_of(checkpoint)} | {rows[-1][0]:.1f} M | {rows[-1][1]:.1f} % | "
+            f"{rows[-1][2]:.1f} |",
+            flush=True,
+        )
     if options.plot:
         _draw(rows, options.plot)
 
 
-def _draw(rows: list[tuple[int, float, float]], file: str) -> None:
+def tokens_of(checkpoints: list[str]) -> list[int]:
+    """Tokens decoded up to each checkpoint, with all those of the runs before it in the list."""
+    counts, runs = [], list(dict.fromkeys(Path(each).parents[1] for each in checkpoints))
+    whole = {run: _tokens(sorted((run / "checkpoints").glob("step-*"))[-1]) for run in runs}
+    for each in map(Path, checkpoints):
+        before = runs[: runs.index(each.parents[1])]
+        counts.append(_tokens(each) + sum(whole[run] for run in before))
+    return counts
+
+
+def _tokens(checkpoint: Path) -> int:
+    return int(json.loads((checkpoint / "progress.json").read_text("utf-8"))["concepts"])
+
+
+def _draw(rows: list[tuple[float, float, float]], file: str) -> None:
     import matplotlib.pyplot as plt
 
-    steps, errors, again = zip(*rows, strict=True)
+    tokens, errors, again = zip(*rows, strict=True)
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    axes.plot(steps, errors, marker="o", label="search errors across languages, %")
-    axes.plot(steps, again, marker="s", label="auto-encoding, BLEU")
-    axes.set_xlabel("step")
-    axes.set_ylim(0, 100)
+    axes.plot(tokens, errors, marker="o", label="search errors across languages, %")
+    axes.plot(tokens, again, marker="s", label="auto-encoding, BLEU")
+    axes.set_xlabel("million tokens decoded in training")
+    axes.set_ylim(0, 70)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=110)

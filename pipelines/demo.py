@@ -32,7 +32,7 @@ LEVELS, UNITS = 8, 32
 UNSEEN = "fra_Latn"
 """The language the concept model does not learn from, and continues."""
 SAID_IN = ("eng_Latn", "deu_Latn")
-QUERY = "How do I print only some pages?"
+QUERY = "Print just a few pages of the document."
 SAID = "Click the button to open the file."
 STEPS = 200
 

@@ -75,8 +75,8 @@ def _show(result: DemoResult) -> None:
 
 
 _NEXT = """
-The space is small and knows software texts and a game; the model is tiny and learned six stories for a minute. What
-it writes shows the road, not what such models can do.
+The space is small and knows software texts and a game; the model is tiny and learned twelve documents for a minute.
+What it writes shows the road, not what such models can do.
 
 Next:
   lcm-data status   {corpus}
