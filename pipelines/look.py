@@ -271,8 +271,6 @@ def _plain(row: dict[str, Any], lang: str, split: str) -> dict[str, Any]:
     """A row as plain Python values, language and split first."""
     plain: dict[str, Any] = {"lang": lang, "split": split}
     for name, value in row.items():
-        if value is None and name in schema.SPEECH_COLUMNS:
-            continue  # a row of text
         plain[name] = np.asarray(value).tolist() if isinstance(value, list | np.floating) else value
     return plain
 

@@ -71,12 +71,14 @@ def _console() -> Console:
 
 
 def records(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """A table of records: those of ``columns`` that any of them has, by default everything."""
+    """A table of records: those of ``columns`` that any of them has a value for, by default everything."""
     if not rows:
         heading(title)
         return
     present = list(dict.fromkeys(name for row in rows for name in row))
-    shown = [name for name in columns or present if name in present]
+    shown = present
+    if columns:
+        shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
     numbers = [name for name in shown if any(isinstance(row.get(name), int | float) for row in rows)]
     decimals = {name: _decimals([row.get(name) for row in rows]) for name in numbers}
     cells = {name: [_cell(_fixed(row.get(name), decimals.get(name, 0))) for row in rows] for name in shown}
