@@ -6,28 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lcm_data.cli.evaluate import NEXT, WRITTEN
+
 Figures = Mapping[str, float]
 
-NEXT = {
-    "l2": ("l2", 3),
-    "l2_roundtrip": ("l2-r", 3),
-    "cosine": ("cosine", 3),
-    "ca": ("CA %", 1),
-    "par": ("PAR", 2),
-    "mi": ("MI", 3),
-}
-WRITTEN = {
-    "rouge_l": ("R-L %", 1),
-    "ovl_3": ("OVL-3", 3),
-    "rep_4": ("REP-4", 1),
-    "coherence": ("coherent", 3),
-    "local_coherence": ("local", 3),
-    "length": ("length", 2),
-    "words": ("words", 2),
-    "ended": ("ended %", 0),
-    "repeated": ("rep. %", 0),
-}
-"""Figures of the evaluation: titles and decimals, as the command prints them."""
 UNITS = {"quant-d": "nats of a code"}
 SQUARED = "squared error of a concept"
 

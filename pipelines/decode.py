@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,7 @@ from lcm_data.sonar import hub
 from lcm_data.sonar.files import find_model
 from lcm_data.space import check_same_space, space_of
 from lcm_data.speak import load_speaker
+from lcm_data.speak.files import SoundFormat
 from lcm_data.store.files import Files, absolute, open_files
 from lcm_data.store.plan import Plan, Unit
 from lcm_data.store.shard import ShardInfo, document_groups
@@ -58,7 +59,7 @@ class DecodeConfig(VerbConfig):
     speech: str | None = Field(
         None, description="Say the sentences aloud, too: espeak-ng, or the folder of a VITS model."
     )
-    speech_format: Literal["wav", "flac"] = Field("wav", description="Sound files: wav or flac.")
+    speech_format: SoundFormat = Field("wav", description="Sound files: wav or flac.")
     unit_rows: int = Field(1024, ge=1, description="Sentences of a unit, about: it ends where a row group does.")
 
     @model_validator(mode="after")

@@ -17,7 +17,13 @@ from lcm_data.store.manifest import Manifest, load_manifest
 from lcm_data.store.plan import Plan, Unit
 from lcm_data.workers.encode import EncodeWorker
 from pipelines.config import VerbConfig
-from pipelines.speaking import check_together, describe_speakers, rows_by_language, speaker_facts, speech_alone
+from pipelines.speech_encoders import (
+    check_together,
+    describe_speech_encoders,
+    rows_by_language,
+    speech_alone,
+    speech_facts,
+)
 from pipelines.stage import Report, Stage, provenance_metadata, refuse_other_space, run_stage, shard_inputs
 
 log = logging.getLogger("lcm_data.encode")
@@ -91,7 +97,7 @@ def make_stage(config: EncodeConfig) -> Stage:
     segments = load_manifest(corpus.child("segments"))
     rows = rows_by_language(corpus.child("segments"), segments)
     speakers = {lang: config.speaker(lang) for lang, count in rows.items() if count.speech}
-    spoken = describe_speakers(speakers)
+    spoken = describe_speech_encoders(speakers)
     encoder = config.encoder if _wants_text(config, not spoken or any(count.text for count in rows.values())) else None
     described = _describe(encoder, spoken)
     settings: dict[str, Any] = {
@@ -105,7 +111,7 @@ def make_stage(config: EncodeConfig) -> Stage:
     if spoken:
         settings["speech"] = {lang: _without_name(each) for lang, each in spoken.items()}
         settings["speech_budget"] = config.speech_budget or "auto"
-    provenance = {**segments.provenance, **described, **speaker_facts(spoken)}
+    provenance = {**segments.provenance, **described, **speech_facts(spoken)}
     if any(each.get("trained") == "false" for each in spoken.values()):
         provenance["trained"] = "false"
     provenance |= {"compute_dtype": config.dtype, "store_dtype": config.store_dtype}

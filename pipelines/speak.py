@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from lcm_data.corpus import StageData, open_corpus
 from lcm_data.errors import PlanMismatchError
 from lcm_data.speak import Speaker
-from lcm_data.speak.files import sound_file
+from lcm_data.speak.files import SoundFormat, sound_file
 from lcm_data.store.files import Files, open_files
 
 SPEECH = "speech"
@@ -36,7 +36,7 @@ class Said(NamedTuple):
     """Length of what was written."""
 
 
-def say_corpus(corpus: str, speaker: Speaker, form: str, *, overwrite: bool = False) -> Said:
+def say_corpus(corpus: str, speaker: Speaker, form: SoundFormat, *, overwrite: bool = False) -> Said:
     """Say every sentence of the segments of ``corpus``: ``speech/split=S/lang=L/SID.wav``.
 
     Raises:

@@ -110,7 +110,7 @@ class _Cutter:
         return int(inside[best, 0]), int(inside[best, 1])
 
     def _quietest(self, start: int, end: int) -> Span:
-        """The quietest frame that leaves a quarter (and enough) on both sides."""
+        """The quietest frame that leaves a quarter (and enough) on both sides; it may lie in a pause near one end."""
         margin = max(self._least, (end - start) // 4)
         place = start + margin + int(np.argmin(self._level_F[start + margin : end - margin]))
         return place, place

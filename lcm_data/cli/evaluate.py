@@ -100,7 +100,7 @@ def _run_and_print(values: dict[str, Any], config: str | None, *, print_config: 
         _print(report)
 
 
-_NEXT = {
+NEXT = {
     "l2": ("l2", 4),
     "l2_roundtrip": ("l2-r", 4),
     "cosine": ("cosine", 3),
@@ -108,7 +108,7 @@ _NEXT = {
     "par": ("PAR", 3),
     "mi": ("MI", 3),
 }
-_WRITTEN = {
+WRITTEN = {
     "rouge_l": ("R-L %", 1),
     "ovl_3": ("OVL-3", 3),
     "rep_4": ("REP-4", 1),
@@ -127,15 +127,15 @@ def _print(report: EvaluateReport) -> None:
     places = sum(each["places"] for each in report.counts["truth"].values())
     documents = sum(each["documents"] for each in report.counts["truth"].values())
     title = f"evaluate: {report.corpus}, {documents:,} documents, {places:,} next concepts"
-    _table(title, [((name,), figures) for name, figures in report.mean.items()], _NEXT)
-    if any(name in figures for figures in report.mean.values() for name in _WRITTEN):
+    _table(title, [((name,), figures) for name, figures in report.mean.items()], NEXT)
+    if any(name in figures for figures in report.mean.values() for name in WRITTEN):
         print()
-        written = [((name,), figures) for name, figures in report.mean.items() if set(figures) & set(_WRITTEN)]
-        _table("Continuations", written, _WRITTEN)
+        written = [((name,), figures) for name, figures in report.mean.items() if set(figures) & set(WRITTEN)]
+        _table("Continuations", written, WRITTEN)
     if len(where) > 1:
         rows = [((place, name), found[place]) for place in where for name, found in report.results.items()]
         print()
-        _table("By split and language", rows, _NEXT)
+        _table("By split and language", rows, NEXT)
     print()
     for line in _notes(report):
         print(line)

@@ -144,6 +144,14 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: s
     return y
 
 
+def joined(*layers: nn.Linear) -> nn.Linear:
+    """Layers of one input as one layer, whose outputs are theirs one after the other; it does not learn."""
+    whole = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), device="meta")
+    whole.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
+    whole.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
+    return whole
+
+
 class FeedForward(nn.Module):
     """Two linear layers with a ReLU between them."""
 

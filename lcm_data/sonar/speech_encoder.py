@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcm_data.errors import UsageError
-from lcm_data.sonar.layers import linear, packed, product
+from lcm_data.sonar.layers import joined, linear, packed, product
 from lcm_data.sonar.speech_config import SpeechEncoderConfig
 from lcm_data.sonar.speech_pooler import Pooler
 
@@ -117,11 +117,7 @@ class RelativeAttention(nn.Module):
 
     def pack(self) -> None:
         """See ``SpeechEncoder.pack``; one layer replaces those of query, key and value."""
-        layers = [self.q_proj, self.k_proj, self.v_proj]
-        fused = nn.Linear(layers[0].in_features, 3 * layers[0].out_features, device="meta")
-        fused.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
-        fused.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
-        self.qkv_proj = packed(fused, int8=False)
+        self.qkv_proj = packed(joined(self.q_proj, self.k_proj, self.v_proj), int8=False)
         self.output_proj = packed(self.output_proj, int8=False)
         del self.q_proj, self.k_proj, self.v_proj
 

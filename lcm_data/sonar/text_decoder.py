@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lcm_data.errors import UsageError
 from lcm_data.sonar.config import TextDecoderConfig
 from lcm_data.sonar.decoder_state import Attend, DecoderState, causal
-from lcm_data.sonar.layers import FeedForward, linear, packed, placed, sinusoid
+from lcm_data.sonar.layers import FeedForward, joined, linear, packed, placed, sinusoid
 from lcm_data.sonar.packing import Packing
 
 __all__ = ["DecoderState", "TextDecoder", "TextDecoderConfig"]
@@ -47,11 +47,7 @@ class _CausalAttention(nn.Module):
 
     def pack(self) -> None:
         """See ``TextDecoder.pack``; one layer replaces those of query, key and value."""
-        layers = [self.q_proj, self.k_proj, self.v_proj]
-        fused = nn.Linear(layers[0].in_features, 3 * layers[0].out_features, device="meta")
-        fused.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
-        fused.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
-        self.qkv_proj = packed(fused, int8=False)
+        self.qkv_proj = packed(joined(self.q_proj, self.k_proj, self.v_proj), int8=False)
         self.output_proj = packed(self.output_proj, int8=False)
         del self.q_proj, self.k_proj, self.v_proj
 

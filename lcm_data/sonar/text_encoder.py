@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lcm_data.errors import UsageError
 from lcm_data.sonar.config import TextEncoderConfig
-from lcm_data.sonar.layers import FeedForward, linear, packed, placed, sinusoid
+from lcm_data.sonar.layers import FeedForward, joined, linear, packed, placed, sinusoid
 from lcm_data.sonar.packing import Groups, Packing, Varlen, VarlenAttention, gpu_attention
 
 __all__ = ["TextEncoder", "TextEncoderConfig"]
@@ -48,11 +48,7 @@ class SelfAttention(nn.Module):
 
     def pack(self, *, int8: bool) -> None:
         """See ``TextEncoder.pack``; one layer replaces those of query, key and value."""
-        layers = [self.q_proj, self.k_proj, self.v_proj]
-        fused = nn.Linear(layers[0].in_features, 3 * layers[0].out_features, device="meta")
-        fused.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
-        fused.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
-        self.qkv_proj = packed(fused, int8=int8)
+        self.qkv_proj = packed(joined(self.q_proj, self.k_proj, self.v_proj), int8=int8)
         self.output_proj = packed(self.output_proj, int8=int8)
         del self.q_proj, self.k_proj, self.v_proj
 

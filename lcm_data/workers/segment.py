@@ -14,8 +14,8 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lcm_data.audio import AudioError, AudioOptions
-from lcm_data.audio.clips import clip_path, write_clip
+from lcm_data.audio import SAMPLE_RATE, AudioError, AudioOptions
+from lcm_data.audio.clips import clip_path, write_flac
 from lcm_data.audio.read import ClipReader
 from lcm_data.audio.recording import Recording, segment_recording
 from lcm_data.audio.vad import VoiceActivity, vad_fingerprint
@@ -178,7 +178,8 @@ class SegmentWorker:
                         opened.close()
                         uri = row["audio_uri"]
                         reader = opened.enter_context(ClipReader(uri, self.read_options.storage_options))
-                    write_clip(folder / "clip.flac", reader.read(row["channel"], row["t_start"], row["t_end"]))
+                    x_N = reader.read(row["channel"], row["t_start"], row["t_end"])
+                    write_flac(str(folder / "clip.flac"), x_N, SAMPLE_RATE)
                     self.files.publish(folder / "clip.flac", clip_path(output.unit, row["sid"]))
 
     def _shard_metadata(self, path: str) -> dict[str, str]:

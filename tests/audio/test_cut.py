@@ -64,11 +64,14 @@ def test_padding_is_what_was_asked_where_there_is_room(
     is_speech = np.zeros(num_frames, np.bool_)
     for start, end in spans.tolist():
         is_speech[start:end] = True
-    for start, end in cut_segments(spans, energy, options):
+    segments = cut_segments(spans, energy, options)
+    starts, ends = {start for start, _ in segments}, {end for _, end in segments}
+    for start, end in segments:
         if end - start > options.min_frames:  # shorter ones got more
             speech = np.flatnonzero(is_speech[start:end])
-            assert speech[0] <= options.padding_frames
-            assert end - start - 1 - speech[-1] <= options.padding_frames
+            # Where two segments meet, one that was too long was cut, maybe inside a pause near its end.
+            assert speech[0] <= options.padding_frames or start in ends
+            assert end - start - 1 - speech[-1] <= options.padding_frames or end in starts
 
 
 @given(st.lists(st.floats(0, 1, width=32), max_size=300), st.sampled_from([0.3, 0.5, 0.8]))

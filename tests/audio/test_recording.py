@@ -11,7 +11,7 @@ import pytest
 from recordings import FORMATS, SENTENCES, SPEECH, cut_off, speech, stereo, write_float_wav, write_recording
 
 from lcm_data.audio import AudioError, AudioOptions, SpeechSegment
-from lcm_data.audio.clips import clip_path, write_clip
+from lcm_data.audio.clips import clip_path, write_flac
 from lcm_data.audio.recording import segment_recording
 from lcm_data.audio.vad import VoiceActivity, vad_fingerprint
 
@@ -144,7 +144,7 @@ def test_clips_hold_the_samples(tmp_path: Path) -> None:
     from lcm_data.audio.sound import Sound
 
     for name in ("one.flac", "two.flac"):
-        write_clip(tmp_path / name, speech()[:50_001])
+        write_flac(str(tmp_path / name), speech()[:50_001], 16_000)
     assert (tmp_path / "one.flac").read_bytes() == (tmp_path / "two.flac").read_bytes()
     with Sound(str(tmp_path / "one.flac")) as sound:
         assert (sound.rate, sound.num_channels) == (16_000, 1)

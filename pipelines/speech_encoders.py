@@ -39,7 +39,7 @@ def rows_by_language(segments: Files, manifest: Manifest) -> dict[str, Rows]:
     return rows
 
 
-def describe_speakers(options: Mapping[str, EncoderOptions]) -> dict[str, dict[str, str]]:
+def describe_speech_encoders(options: Mapping[str, EncoderOptions]) -> dict[str, dict[str, str]]:
     """What identifies the vectors of each language's speech encoder.
 
     Raises:
@@ -70,7 +70,7 @@ def check_together(first: Mapping[str, str], second: Mapping[str, str], first_is
         )
 
 
-def speaker_facts(described: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def speech_facts(described: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """The speech encoder and its revision for each language, as provenance."""
     facts = {f"{SPEECH_ENCODER}.{lang}": each["encoder"] for lang, each in described.items()}
     return {**facts, **{f"{SPEECH_REVISION}.{lang}": each["encoder_revision"] for lang, each in described.items()}}
