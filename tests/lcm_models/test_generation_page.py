@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from lcm_data.cli.evaluate import _NEXT, _WRITTEN
+from lcm_data.cli.evaluate import NEXT, WRITTEN
 from lcm_models.generate.stop import Stop
 
 PAGE = (Path(__file__).parents[2] / "docs" / "generation.md").read_text("utf-8")
@@ -19,6 +19,6 @@ def test_the_example_runs() -> None:
 
 def test_reasons_and_figures_are_named() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.M)) == set(get_args(Stop)) - {"not_finite"}
-    titles = {title for title, _ in (*_NEXT.values(), *_WRITTEN.values())}
+    titles = {title for title, _ in (*NEXT.values(), *WRITTEN.values())}
     named = {name for row in re.findall(r"^\| ([^|`]+) \|", PAGE, flags=re.M) for name in row.split(", ")}
     assert titles <= named
