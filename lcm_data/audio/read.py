@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lcm_data.audio.model import SAMPLE_RATE, AudioError
-from lcm_data.audio.resample import resample_range, source_range
+from lcm_data.audio.resample import Resampler, resample_range, source_range
 from lcm_data.audio.sound import FloatBlock, Sound
 from lcm_data.errors import InputError, UsageError
 
@@ -44,6 +44,40 @@ def read_clip(
     """The samples of one segment; see ``ClipReader.read``. Several clips of a file are quicker with a reader."""
     with ClipReader(uri, storage_options) as reader:
         return reader.read(channel, start_s, end_s)
+
+
+def read_all(
+    uri: str,
+    channel: int | None = None,
+    *,
+    max_seconds: float = float("inf"),
+    storage_options: Mapping[str, Any] | None = None,
+) -> FloatTrack:
+    """All samples of a short recording, float32 [N] at 16 kHz; reading ends soon after ``max_seconds``.
+
+    Raises:
+        InputError: the recording is missing or cannot be decoded.
+        UsageError: no such channel.
+        StorageError: reading failed.
+        MissingExtraError: PyAV is not installed.
+    """
+    try:
+        with Sound(uri, storage_options) as sound:
+            _check_channel(channel, sound.num_channels, uri)
+            resampler = Resampler(sound.rate)
+            parts: list[FloatTrack] = []
+            for place, x_CN in sound.blocks():
+                parts.append(resampler.push(mixed(x_CN, channel)))
+                if place > max_seconds * sound.rate:
+                    break
+    except AudioError as error:
+        raise InputError(f"cannot read the recording {uri!r}: {error.error}.") from error
+    return np.concatenate([*parts, resampler.end()])
+
+
+def _check_channel(channel: int | None, num_channels: int, uri: str) -> None:
+    if channel is not None and not 0 <= channel < num_channels:
+        raise UsageError(f"no channel {channel} in {uri!r}, which has {num_channels}; give 0 on.")
 
 
 class ClipReader:
@@ -84,8 +118,7 @@ class ClipReader:
         start, end = round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE)
         if not 0 <= start < end:
             raise UsageError(f"a clip from {start_s} to {end_s} s holds no samples; give 0 <= start_s < end_s.")
-        if channel is not None and not 0 <= channel < self._sound.num_channels:
-            raise UsageError(f"no channel {channel} in {self._uri!r}, which has {self._sound.num_channels}; give 0 on.")
+        _check_channel(channel, self._sound.num_channels, self._uri)
         first, last = source_range(start, end, self._sound.rate)
         try:
             x_CN = self._fetch(first, last)

@@ -161,17 +161,23 @@ def show(
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="Folder of a 'train sonar' run, or a checkpoint.", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Argument(help="Folder of a run of train sonar or speech, or a checkpoint.", show_default=False),
+    ],
     folder: Annotated[str, typer.Argument(help="Folder to make.", show_default=False)],
-    space: Annotated[str, typer.Option(help="Name of the space: a new one for every training.", show_default=False)],
+    space: Annotated[
+        str | None,
+        typer.Option(help="Name of a new space, of 'train sonar': another for every training.", show_default=False),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     json: JsonOption = False,
 ) -> None:
-    """Write a trained SONAR space as a folder that --model and --decoder take.
+    """Write a trained SONAR space as a folder that --model and --decoder take, or a speech encoder for --speech-model.
 
     Example: lcm-data models export runs/sonar my-space --space my-space-1
     """
-    from pipelines.train_sonar import export as write
+    from pipelines.export import export as write
 
     show(str(write(run, folder, space=space, dtype=dtype)), json)
 

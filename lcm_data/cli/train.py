@@ -16,6 +16,7 @@ from lcm_data.cli.options import DryRunOption, JsonOption, PrintConfigOption, Qu
 
 _model = partial(option, panel="Model and data")
 _sonar = partial(option, panel="train sonar")
+_speech = partial(option, panel="train speech")
 _run = partial(option, panel="Running")
 
 OverwriteOption = Annotated[
@@ -33,18 +34,26 @@ def register(app: typer.Typer) -> None:
 
 def train(
     variant: Annotated[
-        str, typer.Argument(help="base, one-tower, two-tower, quant-d, quant-c, or sonar.", show_default=False)
+        str, typer.Argument(help="base, one-tower, two-tower, quant-d, quant-c, sonar, or speech.", show_default=False)
     ],
     data: Annotated[list[str] | None, _model("Corpus to train on; repeatable.", flags="--data")] = None,
     preset: Annotated[
-        str | None, _model("Sizes: tiny, 30m, 300m, 1.6b, 7b; of sonar: tiny, mini, base, sonar.", default="1.6b; mini")
+        str | None,
+        _model("Sizes: tiny, 30m, 300m, 1.6b, 7b; of sonar and speech: tiny, mini, base, sonar.", default="1.6b; mini"),
     ] = None,
     config: Annotated[
         str | None, _model("TOML file of model, data, optim and train settings.", flags="--config")
     ] = None,
     pairs: Annotated[list[str] | None, _sonar("Table of translations; repeatable.", flags="--pairs")] = None,
     text: Annotated[list[str] | None, _sonar("Corpus with segments: plain text; repeatable.", flags="--text")] = None,
-    langs: Annotated[list[str] | None, _sonar("Language; repeatable, by default all.", flags="--lang")] = None,
+    speech: Annotated[
+        list[str] | None, _speech("Table of clips, or corpus with speech; repeatable.", flags="--speech")
+    ] = None,
+    teacher: Annotated[str | None, _speech("Text encoder of the space.", default="sonar-mini")] = None,
+    langs: Annotated[
+        list[str] | None,
+        _sonar("Language, of speech the spoken one; repeatable, by default all.", flags="--lang"),
+    ] = None,
     assignments: Annotated[list[str] | None, _model("section.name=value; repeatable.", flags="--set")] = None,
     out: Annotated[str | None, _run("Folder of the run.", default="runs/VARIANT")] = None,
     workers: WorkersOption = 1,
@@ -60,7 +69,7 @@ def train(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a Large Concept Model, or a SONAR space; run it again to go on where it stopped.
+    """Train a Large Concept Model, a SONAR space or a speech encoder; run it again to go on where it stopped.
 
     Example: lcm-data train two-tower --data my-corpus --preset tiny --set train.max_steps=500
     """
@@ -73,7 +82,8 @@ def train(
         executor=executor, workers=workers, threads=threads, gpus_per_worker=gpus_per_worker,
         cpus_per_worker=cpus_per_worker, ray_address=ray_address, max_restarts=max_restarts,
     )  # fmt: skip
-    make, sections = _job(variant, data, {"pairs": pairs, "text": text, "langs": langs})
+    given = {"pairs": pairs, "text": text, "speech": speech, "teacher": teacher, "langs": langs}
+    make, sections = _job(variant, data, given)
     settings = pipeline.settings_of(sections, config, assignments or [])
     how = {"preset": preset, "launch": launch, "overwrite": overwrite, "quiet": quiet or json}
     job = make(variant=variant, out=out or f"runs/{variant}", settings=settings, **how)
@@ -87,21 +97,36 @@ def train(
         _show_report(asdict(report), json)
 
 
-def _job(variant: str, data: list[str] | None, texts: dict[str, list[str] | None]) -> tuple[Any, tuple[str, ...]]:
-    """What makes the job, with what it learns from, and the sections of its settings; the other kind's are refused."""
+_INPUTS = {
+    "sonar": ("pairs", "text", "langs"),
+    "speech": ("speech", "teacher", "langs"),
+}
+"""What ``train`` learns from, if not from --data."""
+
+
+def _job(variant: str, data: list[str] | None, given: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """What makes the job, with what it learns from, and the sections of its settings; the others' are refused."""
     from lcm_data.errors import UsageError
     from pipelines.train import TrainJob
 
-    if variant != "sonar":
-        if any(texts.values()):
-            raise UsageError(f"--pairs, --text and --lang are for 'train sonar'; {variant} takes --data CORPUS.")
+    flags = {name: "--lang" if name == "langs" else f"--{name}" for name in given}
+    own = _INPUTS.get(variant, ())
+    if wrong := [flags[name] for name, value in given.items() if value and name not in own]:
+        others = [f"'train {kind}'" for kind, names in _INPUTS.items() if any(flags[n] in wrong for n in names)]
+        takes = " and ".join(flags[name] for name in own) or "--data CORPUS"
+        raise UsageError(f"{', '.join(wrong)}: for {' and '.join(others)}; {variant} takes {takes}.")
+    if not own:
         return partial(TrainJob, corpora=tuple(data or ())), TrainJob.sections
     if data:
-        raise UsageError("'train sonar' learns from sentences: give --pairs and --text instead of --data.")
-    from pipelines.train_sonar import SonarJob
+        raise UsageError(f"'train {variant}' takes {' and '.join(flags[name] for name in own)} instead of --data.")
+    values: dict[str, Any] = {name: tuple(given[name] or ()) for name in own if name != "teacher"}
+    if variant == "sonar":
+        from pipelines.train_sonar import SonarJob
 
-    given: dict[str, Any] = {name: tuple(values or ()) for name, values in texts.items()}
-    return partial(SonarJob, **given), SonarJob.sections
+        return partial(SonarJob, **values), SonarJob.sections
+    from pipelines.train_speech import SpeechJob
+
+    return partial(SpeechJob, **values, teacher=given["teacher"]), SpeechJob.sections
 
 
 def _need_torch() -> None:

@@ -9,7 +9,7 @@ import codecs
 import csv
 import itertools
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -38,12 +38,11 @@ def table_rows(uri: str) -> Iterator[dict[str, str | None]]:
     """
     found = file_format(uri)
     assert found is not None, uri
-    kind, compression = found
-    if kind == "text":
+    if found[0] == "text":
         raise InputError(
             f"{uri!r} is one text file, and translations need more. {_LAYOUTS}, or a folder of text files."
         )
-    records = _parquet(uri) if kind == "parquet" else _READERS[kind](uri, compression)
+    records = table_records(uri, {_LANG, _TEXT, *_SIDES, *LANGUAGE_NAMES})
     first = next(records, None)
     if first is None:
         raise InputError(f"{uri!r} has no rows. {_LAYOUTS}.")
@@ -57,6 +56,19 @@ def table_rows(uri: str) -> Iterator[dict[str, str | None]]:
             yield _pair(record) if is_pairs else _texts(record)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"row {number:,} of {uri!r} cannot be used: {error}. Mend or remove it.") from error
+
+
+def table_records(uri: str, columns: Container[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a .jsonl, .csv, .tsv or .parquet file as they are; of a .parquet file only ``columns``.
+
+    Raises:
+        InputError: the file cannot be read, or is no table.
+    """
+    found = file_format(uri)
+    if found is None or found[0] == "text":
+        raise InputError(f"{uri!r} is no table. Allowed: .jsonl, .csv, .tsv (also .gz and .zst) and .parquet.")
+    kind, compression = found
+    return _parquet(uri, columns) if kind == "parquet" else _READERS[kind](uri, compression)
 
 
 def _language_columns(record: Mapping[str, Any]) -> dict[str, str]:
@@ -179,7 +191,7 @@ def _tsv(uri: str, compression: str | None) -> Iterator[dict[str, Any]]:
 _READERS = {"jsonl": _json_lines, "csv": _csv, "tsv": _tsv}
 
 
-def _parquet(uri: str) -> Iterator[dict[str, Any]]:
+def _parquet(uri: str, wanted: Container[str] | None) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -189,8 +201,7 @@ def _parquet(uri: str) -> Iterator[dict[str, Any]]:
             file = pq.ParquetFile(stream)
         except pa.ArrowInvalid as error:
             raise InputError(f"{uri!r} is not a Parquet file: {error}.") from error
-        wanted = {_LANG, _TEXT, *_SIDES, *LANGUAGE_NAMES}
-        columns = [name for name in file.schema_arrow.names if name in wanted]
+        columns = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
         if not columns:
             raise InputError(f"{uri!r} has the columns {', '.join(file.schema_arrow.names)[:300]}. {_LAYOUTS}.")
         for batch in file.iter_batches(1024, columns=columns):

@@ -13,6 +13,9 @@ SAMPLE_RATE = 16_000
 FRAME_LENGTH, FRAME_SHIFT = 400, 160
 """Of the filter bank, in samples: 25 ms every 10 ms."""
 
+NUM_CHANNELS = 80
+"""Of the filter bank."""
+
 STACK = 2
 """Neighbouring frames that the network takes as one position, 50 a second."""
 

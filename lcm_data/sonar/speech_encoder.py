@@ -248,6 +248,12 @@ class SpeechEncoder(nn.Module):
         Raises:
             UsageError: a clip is empty, longer than S or than ``config.max_positions``, or there are not B lengths.
         """
+        x_BSD, padding_BS = self.positions(features_BSF, lengths)
+        vectors: Tensor = self.encoder_pooler(x_BSD, padding_BS)
+        return vectors.float()
+
+    def positions(self, features_BSF: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """What the pooler reads: [B, S, D], and where it is padding (None: nowhere). Arguments and errors as above."""
         self._check(features_BSF, lengths)
         num_positions = features_BSF.shape[1]
         device, dtype = self.layer_norm.weight.device, self.layer_norm.weight.dtype
@@ -259,8 +265,7 @@ class SpeechEncoder(nn.Module):
         x_BSD = self.encoder_frontend(features_BSF.to(dtype))
         for layer in self.encoder.layers:
             x_BSD = layer(x_BSD, distance_PD, padding_BS)
-        vectors: Tensor = self.encoder_pooler(self.layer_norm(x_BSD), padding_BS)
-        return vectors.float()
+        return self.layer_norm(x_BSD), padding_BS
 
     def _check(self, features_BSF: Tensor, lengths: Sequence[int]) -> None:
         num_clips, num_positions = features_BSF.shape[:2]

@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm_data.sonar.speech_config import FRAME_LENGTH, FRAME_SHIFT, SAMPLE_RATE, STACK
+from lcm_data.sonar.speech_config import FRAME_LENGTH, FRAME_SHIFT, NUM_CHANNELS, SAMPLE_RATE, STACK
 
-NUM_CHANNELS = 80
 _SCALE = 2.0**15
 _PREEMPHASIS = 0.97
 _NUM_POINTS = 512
@@ -39,10 +38,16 @@ def speech_features(waves: Sequence[Tensor]) -> Tensor:
     Args:
         waves: float32 [W], mono at 16 kHz between -1 and 1, at least ``lcm_data.sonar.speech_config.MIN_SAMPLES`` each.
     """
-    banks = [filter_bank(wave) for wave in waves]
-    # The reference cuts an odd last frame off after standardising with it.
-    stacked = [_standardized(bank)[: len(bank) // STACK * STACK].view(-1, STACK * NUM_CHANNELS) for bank in banks]
-    return torch.nn.utils.rnn.pad_sequence(stacked, batch_first=True)
+    return stacked([standardized(filter_bank(wave)) for wave in waves])
+
+
+def stacked(features: Sequence[Tensor]) -> Tensor:
+    """Standardised filter banks [F, 80] of some clips as the network sees them, padded with zeros: [B, S, 160].
+
+    The reference cuts an odd last frame off after standardising with it.
+    """
+    pairs = [x_FC[: len(x_FC) // STACK * STACK].reshape(-1, STACK * NUM_CHANNELS) for x_FC in features]
+    return torch.nn.utils.rnn.pad_sequence(pairs, batch_first=True)
 
 
 def filter_bank(wave_W: Tensor) -> Tensor:
@@ -62,7 +67,7 @@ def filter_bank(wave_W: Tensor) -> Tensor:
     return (power[:, :-1] @ bands).clamp_min(_FLOOR).log().float()
 
 
-def _standardized(bank_FC: Tensor) -> Tensor:
+def standardized(bank_FC: Tensor) -> Tensor:
     """Mean 0 and (unbiased) deviation 1 over the frames of every channel; 0 where only rounding deviates."""
     deviation, mean = torch.std_mean(bank_FC, dim=0)
     return torch.where(deviation > _CONSTANT, (bank_FC - mean) / deviation, 0.0)

@@ -19,6 +19,7 @@ from lcm_data.encode.batching import gather_tokens
 from lcm_data.sonar.tokenizer import EOS
 from lcm_models.sonar.config import BatchConfig
 from lcm_models.sonar.prepared import Array, Prepared
+from lcm_models.sonar.turns import Endless, Turns
 
 _MIXED_BATCHES = 100
 """Batches whose items are sorted by length together: of one length in a batch, of any in an epoch's order."""
@@ -53,12 +54,12 @@ class Batches:
         self._data, self._config = data, config
         self._starts_S = data.starts()
         self._lengths_S = (data.ends_S - self._starts_S).astype(np.int32)
-        self._groups, self._counts = self._make_groups()
+        self._turns = Turns(self._make_groups(), config.temperature, config.seed)
         order = np.argsort(data.train_N2[:, 0], kind="stable")
         self._sorted_N2 = np.asarray(data.train_N2)[order]
 
-    def _make_groups(self) -> tuple[list[Array], list[int]]:
-        """The items of each language, and how many of them an epoch takes."""
+    def _make_groups(self) -> list[Array]:
+        """The items of each language."""
         data, config = self._data, self._config
         alone_N2 = np.stack([data.alone_N.astype(np.int64), np.full(len(data.alone_N), -1)], axis=1)
         items_I2 = np.concatenate([np.asarray(data.train_N2, np.int64), alone_N2])
@@ -66,9 +67,7 @@ class Batches:
             items_I2 = items_I2[self._length(items_I2) <= config.max_tokens]
         second_I = np.where(items_I2[:, 1] < 0, items_I2[:, 0], items_I2[:, 1])
         lang_I = data.tokens[self._starts_S[second_I]].astype(np.int64) * 2 + (items_I2[:, 1] < 0)
-        groups = [items_I2[lang_I == lang] for lang in np.unique(lang_I)]
-        weights = np.array([len(group) for group in groups]) ** (1 / config.temperature)
-        return groups, [max(1, round(len(items_I2) * float(w))) for w in weights / weights.sum()]
+        return [items_I2[lang_I == lang] for lang in np.unique(lang_I)]
 
     def _length(self, items_I2: Array) -> Array:
         second_I = np.where(items_I2[:, 1] < 0, items_I2[:, 0], items_I2[:, 1])
@@ -78,7 +77,7 @@ class Batches:
     def token_share(self) -> Array:
         """How often each token [V] is one to decode, as shares; but for pivots, which are few."""
         data, count_V = self._data, np.zeros(self._data.vocab_size)
-        for items_I2, count in zip(self._groups, self._counts, strict=True):
+        for items_I2, count in zip(self._turns.groups, self._turns.counts, strict=True):
             rows_N = items_I2[items_I2 >= 0]
             tokens = gather_tokens(data.tokens, self._starts_S, self._lengths_S, rows_N)
             count_V += np.bincount(tokens, minlength=len(count_V)) * (count / len(items_I2))
@@ -87,10 +86,7 @@ class Batches:
 
     def epoch(self, number: int) -> list[Array]:
         """The items [I, 2] of every batch of an epoch, in their order."""
-        chosen = [self._turn(index, number) for index in range(len(self._groups))]
-        items_I2 = np.concatenate(chosen)
-        rng = np.random.default_rng([self._config.seed, number, 1 << 20])
-        items_I2 = items_I2[rng.permutation(len(items_I2))]
+        items_I2, rng = self._turns.epoch(number)
         length_I = self._length(items_I2)
         second_I = np.where(items_I2[:, 1] < 0, 0, self._lengths_S[items_I2[:, 1]])
         cost_I = self._lengths_S[items_I2[:, 0]] + second_I
@@ -101,18 +97,6 @@ class Batches:
             batch_I = np.cumsum(cost_I[order]) // self._config.batch_tokens
             batches += np.split(items_I2[order], np.flatnonzero(np.diff(batch_I)) + 1)
         return [batches[index] for index in rng.permutation(len(batches))]
-
-    def _turn(self, index: int, epoch: int) -> Array:
-        """What a language gives in an epoch: the next of its items, in an order that is new each time through."""
-        group, count = self._groups[index], self._counts[index]
-        places = np.arange(epoch * count, (epoch + 1) * count)
-        rounds = places // len(group)
-        parts = []
-        for each in np.unique(rounds):
-            order = np.random.default_rng([self._config.seed, index, int(each)]).permutation(len(group))
-            parts.append(order[places[rounds == each] % len(group)])
-        taken: Array = group[np.concatenate(parts)]
-        return taken
 
     def make(self, items_I2: Array, rng: np.random.Generator, *, plain: bool = False) -> SonarBatch:
         """The batch of some items; ``plain``: translations alone, in both directions, without noise and pivots."""
@@ -185,32 +169,11 @@ def _shifted(target_U: Array, lengths_M: Array) -> Array:
     return shifted
 
 
-class SonarLoader:
-    """Batches of one process without end; the state is the epoch and the place in it."""
+class SonarLoader(Endless):
+    """Batches of one process without end."""
 
     def __init__(self, data: Prepared, config: BatchConfig, rank: int = 0, world_size: int = 1) -> None:
-        self._batches, self._seed = Batches(data, config), config.seed
-        self._rank, self._world_size = rank, world_size
-        self._epoch = self._place = 0
-
-    def __iter__(self) -> Iterator[SonarBatch]:
-        while True:
-            items = self._batches.epoch(self._epoch)
-            num = len(items) // self._world_size or 1
-            while self._place < num:
-                index = (self._place * self._world_size + self._rank) % len(items)
-                rng = np.random.default_rng([self._seed, self._epoch, index])
-                self._place += 1
-                yield self._batches.make(items[index], rng)
-            self._epoch, self._place = self._epoch + 1, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where it is."""
-        return {"epoch": self._epoch, "place": self._place}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go there."""
-        self._epoch, self._place = int(state["epoch"]), int(state["place"])
+        super().__init__(Batches(data, config), config.seed, rank, world_size)
 
 
 def validation_batches(data: Prepared, config: BatchConfig) -> Iterator[SonarBatch]:

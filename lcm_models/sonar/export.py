@@ -26,7 +26,7 @@ from lcm_models.sonar.task import read_notes
 from lcm_models.train.run import find_checkpoint
 from lcm_models.train.state import AVERAGES, WEIGHTS
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 def export(run: str, folder: str | Path, *, space: str, dtype: str = "float16", ema: bool | None = None) -> Path:
@@ -40,8 +40,8 @@ def export(run: str, folder: str | Path, *, space: str, dtype: str = "float16", 
         UsageError: there is no checkpoint, the folder is not empty, or an unknown dtype.
         CheckpointError: it is no SONAR space.
     """
-    if dtype not in _DTYPES:
-        raise UnknownNameError("dtype", dtype, _DTYPES)
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
     checkpoint, target = find_checkpoint(run), Path(folder)
     notes = read_notes(run)
     if target.is_dir() and any(target.iterdir()):
@@ -51,7 +51,7 @@ def export(run: str, folder: str | Path, *, space: str, dtype: str = "float16", 
         raise CheckpointError(f"{checkpoint} has no averaged weights: it was trained without optim.ema.")
     state = read_tensors(checkpoint / (AVERAGES if has_averages and ema is not False else WEIGHTS))
     target.mkdir(parents=True, exist_ok=True)
-    _save({name: value.to(_DTYPES[dtype]) for name, value in _renamed(state)}, target / "model.safetensors")
+    save_tensors({name: value.to(DTYPES[dtype]) for name, value in _renamed(state)}, target / "model.safetensors")
     shutil.copyfile(checkpoint / TOKENIZER, target / TOKENIZER)
     about = _about(SonarConfig(**notes["config"]), notes, space, dtype)
     (target / "config.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -75,7 +75,8 @@ def _renamed(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
                 yield f"model.{side}.layer_norm.{name[len(norm) :]}", value
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """A safetensors file."""
     from safetensors.torch import save
 
     whole = {name: value.contiguous() for name, value in tensors.items()}

@@ -49,7 +49,7 @@ def prepare(config: PrepareConfig, folder: str | Path) -> Prepared:
     target = Path(folder)
     identity = {
         "settings": config.model_dump(mode="json"),
-        "inputs": {uri: _fingerprint(uri) for uri in _inputs(config)},
+        "inputs": {uri: input_fingerprint(uri) for uri in _inputs(config)},
     }
     if (target / ABOUT).is_file():
         stored = json.loads((target / ABOUT).read_text("utf-8"))
@@ -95,7 +95,8 @@ def _inputs(config: PrepareConfig) -> tuple[str, ...]:
     return (*config.pairs, *config.text, *((config.tokenizer,) if config.tokenizer else ()))
 
 
-def _fingerprint(uri: str) -> str:
+def input_fingerprint(uri: str) -> str:
+    """The sha256 of a local file, or of what names the shards of a corpus; nothing of a URL or a glob."""
     path = Path(uri)
     if path.is_dir():  # a corpus: its manifest names every shard with its hash
         path = path / "segments" / MANIFEST_PATH
@@ -140,10 +141,14 @@ def _combinations(sides: dict[str, str]) -> Iterator[tuple[str, str]]:
         yield from itertools.pairwise(langs)
 
 
-def _split(config: PrepareConfig, text: str) -> str:
-    """By a hash of what a text is up to case, digits and punctuation."""
+def place_of(text: str) -> float:
+    """A number from 0 to 1 that a text has up to case, digits and punctuation: near copies are held out together."""
     key = _IRRELEVANT.sub(" ", text.casefold()).strip() or text
-    place = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") / 2**64
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") / 2**64
+
+
+def _split(config: PrepareConfig, text: str) -> str:
+    place = place_of(text)
     if place < config.test_share:
         return "test"
     return "valid" if place < config.test_share + config.valid_share else "train"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lcm_data.errors import CheckpointError, UsageError
+from lcm_data.errors import UsageError
 from lcm_data.normalize import Normalizer
 from lcm_data.quantize.storage import load_codebook
 from lcm_data.version import __version__
@@ -20,8 +19,7 @@ from lcm_models.sonar.config import BatchConfig, SonarConfig
 from lcm_models.sonar.disturb import Disturbance
 from lcm_models.sonar.model import SonarModel
 from lcm_models.sonar.prepared import ABOUT, TOKENIZER, open_prepared
-from lcm_models.train.run import find_checkpoint
-from lcm_models.train.state import NOTES
+from lcm_models.train import run
 
 KIND = "sonar"
 
@@ -33,18 +31,7 @@ def read_notes(path: str) -> dict[str, Any]:
         UsageError: there is no checkpoint.
         CheckpointError: it is no SONAR space, or damaged.
     """
-    checkpoint = find_checkpoint(path)
-    try:
-        notes: dict[str, Any] = json.loads((checkpoint / NOTES).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"cannot read {checkpoint / NOTES}: {error}. Give a folder that 'train' wrote."
-        ) from error
-    if notes.get("kind") != KIND:
-        raise CheckpointError(
-            f"{checkpoint} holds a model of kind {notes.get('kind')!r}, not a SONAR space ({KIND!r})."
-        )
-    return notes
+    return run.read_notes(path, {KIND: "a SONAR space"})
 
 
 @dataclass(frozen=True)

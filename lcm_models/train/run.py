@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
 
-from lcm_data.errors import UsageError
+from lcm_data.errors import CheckpointError, UsageError
 from lcm_data.signals import StopSignal
 from lcm_models.train.checkpoint import complete_ones, link_tree
 from lcm_models.train.config import OptimConfig, TrainConfig
@@ -124,6 +125,29 @@ def find_checkpoint(path: str) -> Path:
     if not found:
         raise UsageError(f"{path!r} holds no checkpoint: give the folder of a run, or one of its checkpoints.")
     return found[-1]
+
+
+def read_notes(path: str, kinds: Mapping[str, str]) -> dict[str, Any]:
+    """What a checkpoint (or the newest of a run) says of its model.
+
+    Args:
+        kinds: those that are wanted, and what they are called in a sentence.
+
+    Raises:
+        UsageError: there is no checkpoint.
+        CheckpointError: it is of another kind, or damaged.
+    """
+    checkpoint = find_checkpoint(path)
+    try:
+        notes: dict[str, Any] = json.loads((checkpoint / NOTES).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot read {checkpoint / NOTES}: {error}. Give a folder that 'train' wrote."
+        ) from error
+    if notes.get("kind") not in kinds:
+        wanted = " or ".join(f"{name} ({kind!r})" for kind, name in kinds.items())
+        raise CheckpointError(f"{checkpoint} holds a model of kind {notes.get('kind')!r}, not {wanted}.")
+    return notes
 
 
 class StopRequest:

@@ -96,8 +96,8 @@ def test_beginning_with_other_weights(pairs: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["train", "sonar"], "nothing to train on: give pairs, text or both"),
-        (["train", "sonar", "--data", "corpus"], "learns from sentences: give --pairs and --text"),
-        (["train", "base", "--pairs", "x.jsonl"], "are for 'train sonar'; base takes --data"),
+        (["train", "sonar", "--data", "corpus"], "takes --pairs and --text and --lang instead of --data"),
+        (["train", "base", "--pairs", "x.jsonl"], "--pairs: for 'train sonar'; base takes --data"),
         (["train", "sonar", "--pairs", "{pairs}", "--preset", "huge"], "unknown preset 'huge'"),
         (["train", "sonar", "--pairs", "{pairs}", "--set", "model.widht=64"], "Did you mean 'width'"),
         (["train", "sonar", "--pairs", "{pairs}", "--set", "model.width=100"], "model.width"),

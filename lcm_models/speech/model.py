@@ -1,0 +1,94 @@
+"""The speech encoder with the loss that trains it: how far a clip's vector is from what a text encoder makes of it.
+
+The network is that of ``lcm_data.sonar``: what was trained here is what runs there. Shapes: see ``batches``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lcm_data.sonar.speech_encoder import Convolution, FeedForward, RelativeAttention, SpeechEncoder
+from lcm_models.model import Loss
+from lcm_models.sonar.model import contrastive
+from lcm_models.speech.batches import SpeechBatch
+from lcm_models.speech.config import SpeechConfig
+
+
+class SpeechModel(nn.Module):
+    """``model(batch)`` is the loss.
+
+    Args:
+        target_mean_D, variance: of the targets; distances are in units of the variance (mean over the width), so 1 is
+            what the mean itself would get.
+        num_characters: how many letters transcripts have.
+    """
+
+    target_mean_D: Tensor
+
+    def __init__(self, config: SpeechConfig, target_mean_D: Tensor, variance: float, num_characters: int) -> None:
+        super().__init__()
+        self.config, self.variance = config, variance
+        self.encoder = SpeechEncoder(config.encoder(len(target_mean_D)))
+        self.speller = nn.Linear(config.width, 1 + num_characters) if config.ctc else None
+        self.register_buffer("target_mean_D", target_mean_D, persistent=False)
+        self.reset_parameters()
+        for name, parameter in self.encoder.encoder_pooler.named_parameters():
+            if name.endswith("encoder_decoder_attn.k_proj.bias"):
+                parameter.requires_grad_(False)  # it changes nothing
+        if config.dropout:
+            for module in self.encoder.encoder.modules():
+                if isinstance(module, FeedForward | RelativeAttention | Convolution):
+                    module.register_forward_hook(self._drop)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Xavier for all products; vectors begin near the mean of the targets, scaled to their deviation."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        pooler = self.encoder.encoder_pooler
+        nn.init.normal_(pooler.decoder_frontend.embed.weight, std=self.config.width**-0.5)
+        pooler.projection_out.weight *= self.variance**0.5
+
+    def _drop(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return F.dropout(output, self.config.dropout, module.training)
+
+    def forward(self, batch: SpeechBatch) -> Loss:
+        """Sums over the clips."""
+        config, num_clips = self.config, len(batch.lengths)
+        x_BSD, padding_BS = self.encoder.positions(batch.features_BSF, batch.lengths)
+        vector_BD = self.encoder.encoder_pooler(x_BSD, padding_BS).float()
+        distance = (vector_BD - batch.target_BD).square().mean(dim=1).sum() / self.variance
+        total = config.mse * distance
+        sums = {"unexplained": distance.detach()}
+        if config.contrast:
+            contrast = num_clips * contrastive(
+                vector_BD - self.target_mean_D, batch.target_BD - self.target_mean_D, config.contrast_scale
+            )
+            total = total + config.contrast * contrast
+            sums["contrast"] = contrast.detach()
+        if self.speller is not None:
+            spelling = self._spelling(x_BSD, batch)
+            total = total + config.ctc * spelling
+            sums["ctc"] = spelling.detach()
+        return Loss(total, torch.tensor(float(num_clips), device=vector_BD.device), sums)
+
+    def _spelling(self, x_BSD: Tensor, batch: SpeechBatch) -> Tensor:
+        """What it costs to spell the transcripts, in nats a letter, summed over the clips (Graves et al. 2006).
+
+        Clips without a transcript, or with one that is longer than their positions can spell, count as 0.
+        """
+        assert self.speller is not None
+        log_prob_SBV = self.speller(x_BSD).float().log_softmax(dim=2).transpose(0, 1)
+        with torch.autocast(x_BSD.device.type, enabled=False):
+            nats_B = F.ctc_loss(
+                log_prob_SBV, batch.letters_L, torch.tensor(batch.lengths), batch.num_letters_B,
+                reduction="none", zero_infinity=True,
+            )  # fmt: skip
+        return (nats_B / batch.num_letters_B.clamp_min(1))[batch.num_letters_B > 0].sum()
