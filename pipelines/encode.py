@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import Field
 
 from lcm_data.encode import SPEECH_ENCODERS, EncoderOptions, describe_encoder
+from lcm_data.errors import UnknownNameError
 from lcm_data.progress import Show, silent
 from lcm_data.schema import StoreDtype
 from lcm_data.sonar import hub, speech_models
+from lcm_data.sonar.speech_checkpoint import find_speech_model
 from lcm_data.store.files import absolute, open_files
 from lcm_data.store.manifest import Manifest, load_manifest
 from lcm_data.store.plan import Plan, Unit
@@ -34,6 +36,26 @@ def default_encoder(backend: str) -> str:
     return hub.default_model() if backend == "native" else "text_sonar_basic_encoder"
 
 
+def default_speech_model(text_model: str, lang: str, *, asked: bool) -> str:
+    """The speech encoder of a language for a verb that is told none; that of sonar-mini with sonar-mini.
+
+    ``asked``: the text encoder was asked for. If not, a published speech encoder in the cache comes first.
+
+    Raises:
+        UnknownNameError: none is published for the language, or the small one that ships did not learn it.
+    """
+    if text_model != hub.MINI:
+        return speech_models.speech_model(lang)
+    if not asked and lang in speech_models.spoken_languages():
+        published = speech_models.speech_model(lang)
+        if hub.cached_weights(published) is not None:
+            return published
+    spoken = find_speech_model(hub.MINI_SPEECH).hints["languages"]
+    if lang not in spoken:
+        raise UnknownNameError(f"language of {hub.MINI_SPEECH}", lang, spoken)
+    return hub.MINI_SPEECH
+
+
 class EncodeConfig(VerbConfig):
     """Settings of ``lcm-data encode``."""
 
@@ -51,7 +73,7 @@ class EncodeConfig(VerbConfig):
     speech_model: str | None = Field(
         None,
         description="Speech encoder: a name, hf:owner/repo, folder or file; {lang} in it stands for the language. By "
-        "default the published one of each language.",
+        "default the published one of each language, with sonar-mini the one that ships.",
     )
     speech_backend: str | None = Field(
         None, description="native, sonar-space, or package.module:Class; by default as backend, else native."
@@ -80,7 +102,9 @@ class EncodeConfig(VerbConfig):
             UnknownNameError: no model is given, and none is published for the language.
         """
         own = self.backend if self.backend in SPEECH_ENCODERS else "native"
-        model = speech_models.speech_model(lang) if self.speech_model is None else self.speech_model
+        model = self.speech_model
+        if model is None:
+            model = default_speech_model(self.model, lang, asked="model" in self.model_fields_set)
         return EncoderOptions(
             model=absolute(model.replace("{lang}", lang)),
             backend=self.speech_backend or own,

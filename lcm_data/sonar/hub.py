@@ -94,6 +94,11 @@ MODELS: dict[str, RemoteModel] = {
 MINI = "sonar-mini"
 """The small space that comes with the package: encoder and decoder in one file."""
 
+MINI_SPEECH = "sonar-mini-speech"
+"""The small speech encoder of that space that comes with the package."""
+
+_SHIPPED = {MINI: "model.safetensors", MINI_SPEECH: "speech_encoder.safetensors"}
+
 _told: set[str] = set()
 
 _REPOSITORY = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
@@ -116,15 +121,15 @@ def tell_default(name: str) -> None:
         )
 
 
-def mini_weights() -> Path:
-    """The weights of the model that comes with the package.
+def _shipped_weights(name: str) -> Path:
+    """The weights of a model that comes with the package.
 
     Raises:
         CheckpointError: they are not there.
     """
-    path = Path(str(files("lcm_data"))) / "assets" / MINI / "model.safetensors"
+    path = Path(str(files("lcm_data"))) / "assets" / name / _SHIPPED[name]
     if not path.is_file():
-        raise CheckpointError(f"the weights of {MINI} are missing at {path}: install lcm-data again.")
+        raise CheckpointError(f"the weights of {name} are missing at {path}: install lcm-data again.")
     return path
 
 
@@ -145,8 +150,8 @@ def model_weights(name: str, *, progress: Progress | None = None, force: bool = 
         CheckpointError: nothing of that name, or it cannot be downloaded.
         UnknownNameError: neither a path, nor a known name, nor of the form owner/repo.
     """
-    if name == MINI:
-        return mini_weights()
+    if name in _SHIPPED:
+        return _shipped_weights(name)
     if name in MODELS:
         folder = models_dir() / name
         path = _published(name, folder, progress, force)
@@ -165,8 +170,8 @@ def model_weights(name: str, *, progress: Progress | None = None, force: bool = 
 
 def cached_weights(name: str) -> Path | None:
     """As ``model_weights``, but None for a model that would have to be downloaded."""
-    if name == MINI:
-        return mini_weights()
+    if name in _SHIPPED:
+        return _shipped_weights(name)
     if name in MODELS:
         path = models_dir() / name / MODELS[name].weights.file_name
         return path if path.is_file() else None
@@ -248,7 +253,7 @@ def _repository(name: str) -> Repository:
             raise UnknownNameError("language of a speech encoder", language, speech_models.FILES)
         text = [known for known in MODELS if not known.startswith(speech_models.PREFIX)]
         others = (f"{speech_models.PREFIX}<language>", "hf:owner/repo", "a folder or weights file")
-        raise UnknownNameError("model", name, [MINI, *text, *others])
+        raise UnknownNameError("model", name, [*_SHIPPED, *text, *others])
     return Repository(match["repo"], match["revision"] or "main", models_dir())
 
 

@@ -10,12 +10,13 @@ from lcm_data.errors import CheckpointError
 from lcm_data.sonar import hub
 from lcm_data.sonar.files import find_model
 from lcm_data.sonar.repository import WEIGHTS
+from lcm_data.sonar.speech_checkpoint import find_speech_model
 from lcm_data.sonar.weights import weight_files
 
 
 def known_models() -> list[dict[str, Any]]:
-    """The one that ships and the published ones: name, kind, dim, parameters, bytes (about), licence, what is here."""
-    models = [_shipped()]
+    """Those that ship and the published ones: name, kind, dim, parameters, bytes (about), licence, what is here."""
+    models = [_shipped(), _shipped_speech()]
     for name, model in hub.MODELS.items():
         about = {
             "name": name,
@@ -37,12 +38,26 @@ def _shipped() -> dict[str, Any]:
         "kind": "text enc/dec",
         "dim": encoder.model_dim,
         "parameters": encoder.num_parameters + decoder.num_parameters - encoder.vocab_size * encoder.model_dim,
-        "bytes": files.weights.stat().st_size,
-        "licence": "see its model card",
-        "cached": "ships",
-        "path": str(files.weights),
-        "cached_bytes": files.weights.stat().st_size,
+        **_ships(files.weights),
     }
+
+
+def _shipped_speech() -> dict[str, Any]:
+    files = find_speech_model(hub.MINI_SPEECH)
+    config = files.layout().config
+    return {
+        "name": hub.MINI_SPEECH,
+        "kind": "speech encoder",
+        "dim": config.embedding_dim,
+        "parameters": config.num_parameters,
+        **_ships(files.weights),
+    }
+
+
+def _ships(weights: Path) -> dict[str, Any]:
+    size = weights.stat().st_size
+    about = {"bytes": size, "licence": "see its model card", "cached": "ships"}
+    return {**about, "path": str(weights), "cached_bytes": size}
 
 
 def other_models() -> list[dict[str, Any]]:
