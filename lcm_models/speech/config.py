@@ -25,9 +25,9 @@ class SpeechConfig(Frozen):
         "sonar": {"width": 1024, "layers": 24, "ffn": 4096, "pooler_layers": 3},
     }
 
-    width: int = Field(192, ge=64, multiple_of=64, description="Width of the network.")
-    layers: int = Field(6, ge=1, description="Conformer layers.")
-    ffn: int = Field(768, ge=1, description="Inner width of the feed-forwards.")
+    width: int = Field(128, ge=64, multiple_of=64, description="Width of the network.")
+    layers: int = Field(5, ge=1, description="Conformer layers.")
+    ffn: int = Field(512, ge=1, description="Inner width of the feed-forwards.")
     kernel_size: int = Field(31, ge=1, description="Positions that the convolution of a layer looks at, odd.")
     pooler_layers: int = Field(2, ge=1, description="Layers of the pooler.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on what each sublayer adds.")

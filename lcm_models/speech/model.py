@@ -39,6 +39,9 @@ class SpeechModel(nn.Module):
         for name, parameter in self.encoder.encoder_pooler.named_parameters():
             if name.endswith("encoder_decoder_attn.k_proj.bias"):
                 parameter.requires_grad_(False)  # it changes nothing
+        for name, parameter in self.encoder.named_parameters():
+            if name.endswith("depthwise_conv.weight"):  # DDP warns of another stride of the dimension of size 1
+                parameter.register_hook(lambda grad: grad.flatten().view(grad.shape))
         if config.dropout:
             for module in self.encoder.encoder.modules():
                 if isinstance(module, FeedForward | RelativeAttention | Convolution):

@@ -79,6 +79,13 @@ def test_a_killed_run_ends_with_the_same_bytes(clips: Path, tmp_path: Path) -> N
     assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_two_processes_learn_together(clips: Path, tmp_path: Path) -> None:
+    words = [*COMMAND, *map(str, command(clips, tmp_path / "run", "--workers", 2, "--json"))]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert json.loads(done.stdout)["step"] == 3
+    assert "Warning" not in done.stderr
+
+
 def test_settings_in_force(clips: Path, tmp_path: Path) -> None:
     words = command(clips, tmp_path / "run", "--lang", "eng_Latn", "--print-config", "--json")
     found = json.loads(lcm_data(*words).stdout)
