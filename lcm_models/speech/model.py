@@ -41,7 +41,7 @@ class SpeechModel(nn.Module):
                 parameter.requires_grad_(False)  # it changes nothing
         for name, parameter in self.encoder.named_parameters():
             if name.endswith("depthwise_conv.weight"):  # DDP warns of another stride of the dimension of size 1
-                parameter.register_hook(lambda grad: grad.flatten().view(grad.shape))
+                parameter.register_hook(_usual_strides)  # type: ignore[no-untyped-call]
         if config.dropout:
             for module in self.encoder.encoder.modules():
                 if isinstance(module, FeedForward | RelativeAttention | Convolution):
@@ -95,3 +95,7 @@ class SpeechModel(nn.Module):
                 reduction="none", zero_infinity=True,
             )  # fmt: skip
         return (nats_B / batch.num_letters_B.clamp_min(1))[batch.num_letters_B > 0].sum()
+
+
+def _usual_strides(grad: Tensor) -> Tensor:
+    return grad.flatten().view(grad.shape)
