@@ -177,7 +177,7 @@ def export(
 
     Example: lcm-data models export runs/sonar my-space --space my-space-1
     """
-    from pipelines.export import export as write
+    from pipelines.export_model import export as write
 
     show(str(write(run, folder, space=space, dtype=dtype)), json)
 
