@@ -6,7 +6,6 @@ stored once, and transformers reads it, too.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,18 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcm_data.errors import CheckpointError, UnknownNameError, UsageError
 from lcm_data.sonar.decoder_layout import TEXT_DECODER
 from lcm_data.sonar.encoder_layout import TEXT_ENCODER
 from lcm_data.sonar.layout import HF_TO_OURS_ROWS, hf_part
-from lcm_data.sonar.weights import read_tensors
 from lcm_models.sonar.config import SonarConfig
 from lcm_models.sonar.prepared import TOKENIZER
 from lcm_models.sonar.task import read_notes
+from lcm_models.train.export import check_export, trained_state, write_export
 from lcm_models.train.run import find_checkpoint
-from lcm_models.train.state import AVERAGES, WEIGHTS
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 def export(run: str, folder: str | Path, *, space: str, dtype: str = "float16", ema: bool | None = None) -> Path:
@@ -40,21 +35,11 @@ def export(run: str, folder: str | Path, *, space: str, dtype: str = "float16", 
         UsageError: there is no checkpoint, the folder is not empty, or an unknown dtype.
         CheckpointError: it is no SONAR space.
     """
-    if dtype not in DTYPES:
-        raise UnknownNameError("dtype", dtype, DTYPES)
-    checkpoint, target = find_checkpoint(run), Path(folder)
-    notes = read_notes(run)
-    if target.is_dir() and any(target.iterdir()):
-        raise UsageError(f"{target} is not empty: give another folder.")
-    has_averages = (checkpoint / AVERAGES).is_file()
-    if ema and not has_averages:
-        raise CheckpointError(f"{checkpoint} has no averaged weights: it was trained without optim.ema.")
-    state = read_tensors(checkpoint / (AVERAGES if has_averages and ema is not False else WEIGHTS))
-    target.mkdir(parents=True, exist_ok=True)
-    save_tensors({name: value.to(DTYPES[dtype]) for name, value in _renamed(state)}, target / "model.safetensors")
-    shutil.copyfile(checkpoint / TOKENIZER, target / TOKENIZER)
+    notes, target = read_notes(run), check_export(folder, dtype)
+    state = trained_state(run, ema)
     about = _about(SonarConfig(**notes["config"]), notes, space, dtype)
-    (target / "config.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_export(target, "model.safetensors", dict(_renamed(state)), dtype, about)
+    shutil.copyfile(find_checkpoint(run) / TOKENIZER, target / TOKENIZER)
     return target
 
 
@@ -73,14 +58,6 @@ def _renamed(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
                 yield f"model.{side}.layers.{number}.{hf_part(part)}.{kind}", value
             elif name.startswith(norm):
                 yield f"model.{side}.layer_norm.{name[len(norm) :]}", value
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """A safetensors file."""
-    from safetensors.torch import save
-
-    whole = {name: value.contiguous() for name, value in tensors.items()}
-    path.write_bytes(save(whole, metadata={"format": "pt"}))
 
 
 def _about(config: SonarConfig, notes: dict[str, Any], space: str, dtype: str) -> dict[str, Any]:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from lcm_data.errors import CheckpointError, UnknownNameError, UsageError
 from lcm_data.sonar.speech_layout import speech_shapes
-from lcm_data.sonar.weights import read_tensors
-from lcm_models.sonar.export import DTYPES, save_tensors
 from lcm_models.speech.config import SpeechConfig
-from lcm_models.train.run import find_checkpoint
-from lcm_models.train.state import AVERAGES, WEIGHTS
+from lcm_models.train.export import check_export, trained_state, write_export
 
 FILE = "speech_encoder.safetensors"
 
@@ -34,23 +26,8 @@ def export(
         UnknownNameError: no such dtype.
         CheckpointError: no averaged weights are there to take.
     """
-    if dtype not in DTYPES:
-        raise UnknownNameError("dtype", dtype, DTYPES)
-    checkpoint, target = find_checkpoint(run), Path(folder)
-    if target.is_dir() and any(target.iterdir()):
-        raise UsageError(f"{target} is not empty: give another folder.")
-    has_averages = (checkpoint / AVERAGES).is_file()
-    if ema and not has_averages:
-        raise CheckpointError(f"{checkpoint} has no averaged weights: it was trained without optim.ema.")
-    state = read_tensors(checkpoint / WEIGHTS)
-    if has_averages and ema is not False:
-        state |= read_tensors(checkpoint / AVERAGES)
-    config = SpeechConfig(**notes["config"]).encoder(notes["dim"])
-    target.mkdir(parents=True, exist_ok=True)
-    save_tensors(
-        {name: _of(state, name, shape, DTYPES[dtype]) for name, shape in speech_shapes(config).items()}, target / FILE
-    )
-    prepared = notes["prepared"]
+    target, state = check_export(folder, dtype), trained_state(run, ema)
+    config, prepared = SpeechConfig(**notes["config"]).encoder(notes["dim"]), notes["prepared"]
     about = {
         "space": prepared["teacher"]["space"],
         "trained": True,
@@ -61,11 +38,5 @@ def export(
         "max_positions": config.max_positions,
         "dtype": dtype,
     }
-    (target / "config.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_export(target, FILE, {name: state[f"encoder.{name}"] for name in speech_shapes(config)}, dtype, about)
     return target
-
-
-def _of(state: dict[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    value = state[f"encoder.{name}"]
-    assert tuple(value.shape) == shape, name
-    return value.to(dtype)

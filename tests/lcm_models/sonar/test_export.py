@@ -96,3 +96,18 @@ def test_what_is_refused(trained: str, tmp_path: Path) -> None:
     (tmp_path / "b" / "file").touch()
     with pytest.raises(UsageError, match="not empty"):
         export(trained, tmp_path / "b", space="x")
+
+
+def test_a_frozen_encoder_is_exported_with_the_averages_of_the_decoder(
+    trained: str, prepared: Prepared, tmp_path: Path
+) -> None:
+    config = SonarConfig(**SonarConfig.presets["tiny"], freeze_encoder=True)
+    batches = BatchConfig(path=str(prepared.folder), batch_tokens=300, noised=0)
+    train = TrainConfig(max_steps=3, device="cpu", valid_every=0, metrics=("jsonl",), init_from=trained)
+    optim = OptimConfig(lr=5e-3, ema=0.9)
+    start(Run(SonarTask(config, batches), optim, train, str(tmp_path / "run"), quiet=True), Launch())
+    folder = export(str(tmp_path / "run"), tmp_path / "model", space="toy-1", dtype="float32")
+    before = load_encoder(EncoderOptions(model=str(export(trained, tmp_path / "old", space="toy-1", dtype="float32"))))
+    after = load_encoder(EncoderOptions(model=str(folder)))
+    vectors = [encoder.embed(encoder.prepare(["red house"], "eng_Latn")) for encoder in (before, after)]
+    assert np.array_equal(*vectors)
