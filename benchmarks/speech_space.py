@@ -44,7 +44,7 @@ def untrained(encoder: NativeSpeechEncoder) -> None:
         pooler_layers=config.pooler_layers,
     )  # fmt: skip
     torch.manual_seed(0)
-    encoder._network = SpeechModel(sizes, torch.zeros(config.embedding_dim), 1.0, 1).encoder.eval()
+    encoder._network = SpeechModel(sizes, config.embedding_dim, 1.0, 1).encoder.eval()
 
 
 def clips_of(folder: Path, table: str, most: int) -> dict[str, list[Clip]]:
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--model", default="sonar-mini")
     parser.add_argument("--speech-model", default="sonar-mini")
     parser.add_argument("--most", type=int, default=150, help="clips of a language")
+    parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES)
     args = parser.parse_args()
     text = load_encoder(EncoderOptions(model=args.model, threads=1))
     options = EncoderOptions(model=args.speech_model, threads=1)
@@ -99,7 +100,7 @@ def main() -> None:
     print(
         "| clips | spoken | clips | transcript | untrained | translation | untrained |\n|---|---|---|---|---|---|---|"
     )
-    for table in TABLES:
+    for table in args.tables:
         others = collections["spoken" if table == "test-voice" else "recordings"]
         is_prompt = table == "test-prompts"
         others = [clip for clip in others if "prompts" in clip.uri] if is_prompt else others

@@ -22,19 +22,16 @@ class SpeechModel(nn.Module):
     """``model(batch)`` is the loss.
 
     Args:
-        target_mean_D, variance: of the targets; distances are in units of the variance (mean over the width), so 1 is
-            what the mean itself would get.
+        dim: width of the targets.
+        variance: of the targets, mean over the width: the unit of distances, so 1 is what the mean itself would get.
         num_characters: how many letters transcripts have.
     """
 
-    target_mean_D: Tensor
-
-    def __init__(self, config: SpeechConfig, target_mean_D: Tensor, variance: float, num_characters: int) -> None:
+    def __init__(self, config: SpeechConfig, dim: int, variance: float, num_characters: int) -> None:
         super().__init__()
         self.config, self.variance = config, variance
-        self.encoder = SpeechEncoder(config.encoder(len(target_mean_D)))
+        self.encoder = SpeechEncoder(config.encoder(dim))
         self.speller = nn.Linear(config.width, 1 + num_characters) if config.ctc else None
-        self.register_buffer("target_mean_D", target_mean_D, persistent=False)
         self.reset_parameters()
         for name, parameter in self.encoder.encoder_pooler.named_parameters():
             if name.endswith("encoder_decoder_attn.k_proj.bias"):
@@ -71,9 +68,7 @@ class SpeechModel(nn.Module):
         total = config.mse * distance
         sums = {"unexplained": distance.detach()}
         if config.contrast:
-            contrast = num_clips * contrastive(
-                vector_BD - self.target_mean_D, batch.target_BD - self.target_mean_D, config.contrast_scale
-            )
+            contrast = num_clips * contrastive(vector_BD, batch.target_BD, config.contrast_scale)
             total = total + config.contrast * contrast
             sums["contrast"] = contrast.detach()
         if self.speller is not None:

@@ -41,8 +41,8 @@ class SpeechTask:
         """The network with random weights."""
         data = self._data()
         targets_ND = np.asarray(data.targets_ND[~np.asarray(data.held_out_N)], np.float64)
-        mean_D, variance = targets_ND.mean(axis=0), float(targets_ND.var(axis=0).mean())
-        return SpeechModel(self.config, torch.from_numpy(mean_D).float(), variance or 1.0, len(data.characters))
+        variance = float(targets_ND.var(axis=0).mean())
+        return SpeechModel(self.config, data.dim, variance or 1.0, len(data.characters))
 
     def loader(self, rank: int, world_size: int) -> SpeechLoader:
         """Endless batches of one process."""
@@ -82,7 +82,7 @@ class SpeechTask:
         is_prepared = Path(self.batches.path, ABOUT).is_file()
         dim, letters = (self._data().dim, len(self._data().characters)) if is_prepared else (1024, 100)
         with torch.device("meta"):
-            model = SpeechModel(self.config, torch.zeros(dim), 1.0, letters)
+            model = SpeechModel(self.config, dim, 1.0, letters)
         return {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "learning": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
