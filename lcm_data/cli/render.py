@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SHOWN_ITEMS = 4
 _SHORT = 12
 """Characters of a text that is not worth wrapping."""
+_BARS = " ▁▂▃▄▅▆▇█"
 _GAP = 2
 """Spaces between two columns."""
 
@@ -132,6 +133,21 @@ def _decimals(values: Iterable[Any]) -> int:
 
 def _fixed(value: Any, decimals: int) -> Any:
     return f"{value:,.{decimals}f}" if isinstance(value, float) else value
+
+
+def lengths(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> None:
+    """Segments of recordings by length, a row of bars a language; the highest of each is full."""
+    from rich.text import Text
+
+    heading(f"lengths of segments: a bar is {edges[1] - edges[0]:g} s, from 0 to {edges[-1]:g} s")
+    for lang, each in counts.items():
+        _console().print(Text(f"{lang}  {bars(each)}  up to {max(each):,} in a bar"), soft_wrap=True)
+
+
+def bars(counts: Sequence[int]) -> str:
+    """Numbers as bars of a character each; one above 0 is never empty."""
+    top = max(counts, default=0)
+    return "".join(_BARS[-(-count * (len(_BARS) - 1) // top)] if count else " " for count in counts)
 
 
 def facts(title: str, pairs: Mapping[str, Any]) -> None:
