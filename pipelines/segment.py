@@ -12,6 +12,7 @@ from lcm_data.audio.model import Channels
 from lcm_data.audio.vad import require_audio, vad_fingerprint
 from lcm_data.documents import Columns, Inputs, ReadOptions, list_inputs
 from lcm_data.documents.detect import LanguageDetector
+from lcm_data.documents.recordings import named_recordings
 from lcm_data.errors import UsageError
 from lcm_data.languages import parse_language
 from lcm_data.progress import Show, silent
@@ -107,6 +108,7 @@ def make_stage(
     target = open_files(config.corpus).child("segments")
     fingerprint = load_segmenter(config.segmenter, config.segmenter_model).fingerprint
     settings = _settings(config, fingerprint, audio)
+    fingerprints = _fingerprints(inputs) | named_recordings(inputs.files, config.columns, config.read_options)
     provenance = {"segmenter": fingerprint, "max_chars": str(config.max_chars)}
     if audio:
         provenance["vad"] = audio["vad"]
@@ -123,7 +125,7 @@ def make_stage(
         )
         units = plan_units(scanning, config.run_options if workers_scan else None, show)
         notes = {"provenance": provenance, "skipped": list(inputs.skipped)}
-        return Plan("segments", settings, _fingerprints(inputs), units, notes)
+        return Plan("segments", settings, fingerprints, units, notes)
 
     def make_worker(plan: Plan) -> SegmentWorker:
         return SegmentWorker(
@@ -143,9 +145,7 @@ def make_stage(
         )
 
     calibration_rows = 2 if audio else 256
-    return Stage(
-        "segments", target, settings, _fingerprints(inputs), make_plan, make_worker, calibration_rows=calibration_rows
-    )
+    return Stage("segments", target, settings, fingerprints, make_plan, make_worker, calibration_rows=calibration_rows)
 
 
 def _settings(config: SegmentConfig, segmenter: str, audio: dict[str, Any]) -> dict[str, Any]:
