@@ -74,6 +74,7 @@ PEER = """
 import json, resource, subprocess, sys
 import numpy as np, torch
 from silero_vad import get_speech_timestamps, load_silero_vad
+from silero_vad.sequence_vad import get_speech_timestamps_sequence
 torch.set_num_threads(1)
 model = load_silero_vad(sequence=True) if sys.argv[1] == "sequence" else load_silero_vad()
 def used():
@@ -83,9 +84,12 @@ begun, seconds = used(), 0.0
 for file in sys.argv[2:]:
     command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", file, "-ac", "1", "-ar", "16000", "-f", "f32le", "-"]
     data = subprocess.run(command, check=True, capture_output=True).stdout
-    x_N = torch.from_numpy(np.frombuffer(data, np.float32).copy())
+    x_N = np.frombuffer(data, np.float32)
     seconds += len(x_N) / 16000
-    get_speech_timestamps(x_N, model, sampling_rate=16000)
+    if sys.argv[1] == "sequence":
+        get_speech_timestamps_sequence(x_N, model)
+    else:
+        get_speech_timestamps(torch.from_numpy(x_N.copy()), model, sampling_rate=16000)
 print(json.dumps([seconds, used() - begun]))
 """
 OURS = """
@@ -133,7 +137,7 @@ def child(script: str, *args: object) -> float:
     """Times real time that a script needs."""
     env = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
     command = [sys.executable, "-c", script, *map(str, args)]
-    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
     seconds, used = json.loads(ran.stdout.splitlines()[-1])
     return float(seconds / used)
 

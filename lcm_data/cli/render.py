@@ -198,6 +198,8 @@ def report(result: Report, verb: str, json: bool) -> None:
         pairs["truncated"] = int(truncated)
     if unknown := manifest.stats.get("unknown"):
         pairs["with unknown characters"] = int(unknown)
+    if unplaced := manifest.stats.get("transcripts_unplaced"):
+        pairs["transcripts left out"] = f"{int(unplaced):,}, of recordings with several segments"
     if blank := manifest.stats.get("blank"):
         pairs["without content"] = int(blank)
     langs = {name.split("/")[1] for name in manifest.partitions}

@@ -185,6 +185,18 @@ def test_texts_and_recordings_in_one_corpus(tmp_path: Path) -> None:
             assert given[row["char_start"] : row["char_end"]] == row["text"]
 
 
+def test_transcripts_left_out_are_counted(tmp_path: Path) -> None:
+    write_recording(tmp_path / "a.flac", np.tile(speech(), 3), rate=16_000)
+    write_recording(tmp_path / "b.flac", rate=16_000)
+    rows = [{"id": name, "lang": "en", "path": f"{name}.flac", "text": "What is said."} for name in ("a", "b")]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = cli("segment", tmp_path / "m.jsonl", tmp_path / "corpus", "--audio-column", "path").out
+    assert "transcripts left out" in out
+    assert "1, of recordings with several segments" in out
+    texts = {row["doc_id"]: row["text"] for row in table(tmp_path / "corpus").to_pylist()}
+    assert texts == {"a": "", "b": "What is said."}
+
+
 def test_every_channel(tmp_path: Path) -> None:
     write_recording(tmp_path / "in" / "a.flac", stereo(), rate=16_000)
     run(tmp_path / "corpus", tmp_path / "in", channels="each")
