@@ -81,6 +81,12 @@ class EncodeConfig(VerbConfig):
     speech_budget: int | None = Field(
         None, ge=1, description="Positions in a batch of speech, 50 a second; by default chosen for the device."
     )
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        exclude=True,
+        repr=False,
+        description="Of fsspec, for recordings.",
+    )
 
     @property
     def encoder(self) -> EncoderOptions:
@@ -158,6 +164,7 @@ def make_stage(config: EncodeConfig) -> Stage:
             metadata=provenance_metadata(provenance),
             corpus=corpus.root,
             speech=speakers,
+            storage_options=config.storage_options or None,
         )
 
     return Stage("embeddings", corpus.child("embeddings"), settings, inputs, make_plan, make_worker)

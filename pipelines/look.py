@@ -24,6 +24,7 @@ from lcm_data.store.lock import is_locked
 from lcm_data.store.manifest import MANIFEST_PATH, build_manifest, load_manifest
 from lcm_data.store.plan import load_plan
 from lcm_data.store.verify import LEVELS, Problem, verify_stage
+from pipelines.look_recordings import recordings_of
 from pipelines.normalize import FILE as NORMALIZER
 from pipelines.stage import is_outdated
 
@@ -159,26 +160,32 @@ def _pick(root: str, stage: str | None) -> tuple[Corpus, StageData]:
 def statistics(
     root: str, stage: str | None, langs: Sequence[str] | None, splits: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Per language: documents, sentences, and means of what the stage has (characters, tokens, norms, ...)."""
+    """Per language: documents, sentences, and means of what the stage has (characters, tokens, norms, ...).
+
+    Where there are recordings, also ``recordings`` and ``durations``: see ``look_recordings.recordings_of``.
+    """
     corpus, data = _pick(root, stage)
     data.shards(langs, splits)  # refuses names that are not there
     rows = [_language_row(data, lang, splits) for lang in data.langs if langs is None or lang in langs]
     facts = {"stages": ", ".join(corpus.stages), "digest": data.manifest.digest}
     facts |= {name: value for name, value in data.metadata.items() if value and name != "plan_hash"}
     title = f"{data.manifest.stage} of {root}: {len(data):,} sentences"
-    return {"title": title, "rows": rows, "facts": facts, "rejects": data.manifest.rejects}
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    spoken = recordings_of(corpus, data, langs, splits)
+    for row, each in itertools.product(rows, spoken.get("recordings", ())):
+        if row["lang"] == each["lang"]:
+            row |= {"speech": each["segments"], "hours": each["speech hours"]}
+            row |= {name: each[name] for name in ("seconds mean", "seconds max")}
+    rejects = data.manifest.rejects
+    return {"title": title, "columns": columns, "rows": rows, "facts": facts, "rejects": rejects, **spoken}
 
 
 def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> dict[str, Any]:
     measures = [name for name in _MEASURES if name in data.schema.names]
     documents = sentences = 0
-    speech = _Speech()
     sums = dict.fromkeys(measures, 0.0)
     peaks: dict[str, float] = {}
-    times = [name for name in ("t_start", "t_end") if name in data.schema.names]
-    for batch in data.batches(langs=[lang], splits=splits, columns=["doc_id", "sent_idx", *measures, *times]):
-        if times:
-            speech.add(pc.subtract(batch.table["t_end"], batch.table["t_start"]))
+    for batch in data.batches(langs=[lang], splits=splits, columns=["doc_id", "sent_idx", *measures]):
         sentences += len(batch)
         documents += len(pc.run_end_encode(batch.table["doc_id"].combine_chunks()).values)
         for name in measures:
@@ -195,31 +202,7 @@ def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> d
         row[f"{label} mean"] = round(sums[name] / max(1, sentences), 4)
         peak = peaks.get(name, 0)  # 0 of no rows
         row[f"{label} max"] = round(peak, 4) if pa.types.is_floating(data.schema.field(name).type) else int(peak)
-    return row | speech.facts()
-
-
-@dataclasses.dataclass
-class _Speech:
-    """Lengths of the segments of recordings, of which a corpus of text has none."""
-
-    num: int = 0
-    seconds: float = 0.0
-    longest: float = 0.0
-
-    def add(self, seconds: pa.ChunkedArray) -> None:
-        """More rows; null for text."""
-        num = len(seconds) - seconds.null_count
-        if num:
-            self.num += num
-            self.seconds += pc.sum(seconds).as_py()
-            self.longest = max(self.longest, pc.max(seconds).as_py())
-
-    def facts(self) -> dict[str, Any]:
-        """Columns of a table; none without recordings."""
-        if not self.num:
-            return {}
-        hours, mean = round(self.seconds / 3600, 4), round(self.seconds / self.num, 2)
-        return {"speech": self.num, "hours": hours, "seconds mean": mean, "seconds max": round(self.longest, 2)}
+    return row
 
 
 def head_rows(

@@ -12,6 +12,7 @@ from lcm_data.audio.model import Channels
 from lcm_data.audio.vad import require_audio, vad_fingerprint
 from lcm_data.documents import Columns, Inputs, ReadOptions, list_inputs
 from lcm_data.documents.detect import LanguageDetector
+from lcm_data.documents.recordings import named_recordings
 from lcm_data.errors import UsageError
 from lcm_data.languages import parse_language
 from lcm_data.progress import Show, silent
@@ -53,6 +54,12 @@ class SegmentConfig(VerbConfig):
     unit_bytes: int = Field(8 << 20, ge=1, description="Input text of a unit: about 65,000 sentences.")
     unit_audio_bytes: int = Field(64 << 20, ge=1, description="Recordings of a unit, in bytes as stored.")
     unit_recordings: int = Field(32, ge=1, description="Rows of a unit where rows may be recordings.")
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        exclude=True,
+        repr=False,
+        description="Of fsspec, for inputs and recordings.",
+    )
 
     @property
     def fixed_lang(self) -> str | None:
@@ -71,12 +78,17 @@ class SegmentConfig(VerbConfig):
             max_doc_chars=self.max_doc_chars,
             audio_slice_bytes=self.unit_audio_bytes,
             manifest_rows=self.unit_recordings,
+            storage_options=self.storage_options or None,
         )
 
     @property
     def audio(self) -> AudioOptions:
         """How recordings are cut."""
         return AudioOptions(**{each.name: getattr(self, each.name) for each in fields(AudioOptions)})
+
+    def list_inputs(self) -> Inputs:
+        """The files to segment. Raises as ``lcm_data.documents.list_inputs``."""
+        return list_inputs(self.inputs, storage_options=self.storage_options or None)
 
     @property
     def splits(self) -> SplitRule:
@@ -91,11 +103,12 @@ def make_stage(
 
     With ``workers_scan`` a large input is scanned by the workers, who leave files in the stage until the plan is made.
     """
-    inputs = inputs or list_inputs(config.inputs)
+    inputs = inputs or config.list_inputs()
     audio = _audio_settings(config, inputs)
     target = open_files(config.corpus).child("segments")
     fingerprint = load_segmenter(config.segmenter, config.segmenter_model).fingerprint
     settings = _settings(config, fingerprint, audio)
+    fingerprints = _fingerprints(inputs) | named_recordings(inputs.files, config.columns, config.read_options)
     provenance = {"segmenter": fingerprint, "max_chars": str(config.max_chars)}
     if audio:
         provenance["vad"] = audio["vad"]
@@ -112,7 +125,7 @@ def make_stage(
         )
         units = plan_units(scanning, config.run_options if workers_scan else None, show)
         notes = {"provenance": provenance, "skipped": list(inputs.skipped)}
-        return Plan("segments", settings, _fingerprints(inputs), units, notes)
+        return Plan("segments", settings, fingerprints, units, notes)
 
     def make_worker(plan: Plan) -> SegmentWorker:
         return SegmentWorker(
@@ -132,9 +145,7 @@ def make_stage(
         )
 
     calibration_rows = 2 if audio else 256
-    return Stage(
-        "segments", target, settings, _fingerprints(inputs), make_plan, make_worker, calibration_rows=calibration_rows
-    )
+    return Stage("segments", target, settings, fingerprints, make_plan, make_worker, calibration_rows=calibration_rows)
 
 
 def _settings(config: SegmentConfig, segmenter: str, audio: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +189,7 @@ def _fingerprints(inputs: Inputs) -> dict[str, str]:
 
 def run(config: SegmentConfig, show: Show = silent) -> Report:
     """Segment all documents that have no sentences yet."""
-    inputs = list_inputs(config.inputs)
+    inputs = config.list_inputs()
     stage = make_stage(config, show, workers_scan=True, inputs=inputs)
     report = run_stage(stage, config.run_options, overwrite=config.overwrite, show=show)
     return replace(report, extra={"skipped_files": inputs.skipped})

@@ -29,7 +29,13 @@ _FORWARD_SECONDS = 10.0
 
 def mixed(x_CN: FloatBlock, channel: int | None) -> FloatTrack:
     """One track of a block: a channel, or the mean of all for None."""
-    x_N: FloatTrack = x_CN.mean(axis=0, dtype=np.float32) if channel is None else x_CN[channel]
+    x_N: FloatTrack = x_CN[channel or 0]
+    if channel is not None:
+        return x_N
+    x_N = x_N.copy()
+    for other_N in x_CN[1:]:  # numpy's mean takes several times as long over a short axis
+        x_N += other_N
+    x_N /= np.float32(len(x_CN))
     return x_N
 
 

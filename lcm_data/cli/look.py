@@ -89,13 +89,20 @@ def inspect(
         str | None, typer.Option(help="segments, embeddings or codes; by default the last one that fits.")
     ] = None,
     doc: Annotated[str | None, typer.Option(help="Show this document, in every language it has.")] = None,
+    picture: Annotated[
+        str | None,
+        typer.Option(help="Draw a recording with its segments (--doc, by default the first) as PNG, SVG or PDF.",
+                     metavar="FILE"),
+    ] = None,
     head: Annotated[int, typer.Option(help="Show so many rows instead of statistics.", min=0)] = 0,
     rejects: Annotated[bool, typer.Option("--rejects", help="Show rejected rows with their reasons.")] = False,
     lang: Annotated[list[str] | None, typer.Option(help="Only this language; repeatable.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; repeatable.")] = None,
     json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Look inside a corpus: statistics by language, the first rows, one document, or the rejects.
+
+    Of recordings also hours, lengths and loudness of segments, and a picture.
 
     Example: lcm-data inspect my-corpus --stage segments --head 5 --lang fra_Latn
     """
@@ -103,7 +110,11 @@ def inspect(
     from pipelines import look
 
     result: dict[str, Any]
-    if rejects:
+    if picture is not None:
+        from pipelines import look_recordings
+
+        result = look_recordings.picture(corpus, picture, doc, lang, split)
+    elif rejects:
         result = look.reject_rows(corpus, stage, head) if stage else _all_rejects(corpus, head)
     elif doc is not None:
         result = look.document_rows(corpus, stage or _last_with_text(corpus), doc, lang, split)
@@ -116,6 +127,9 @@ def inspect(
         render.as_json(result)
         return
     render.records(result["title"], result["rows"], result.get("columns"))
+    if "recordings" in result:
+        render.records("recordings", result["recordings"])
+        render.lengths(result["durations"]["edges"], result["durations"]["segments"])
     for name, value in result.get("facts", {}).items():
         print(f"{name}: {value}")
 

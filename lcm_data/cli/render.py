@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SHOWN_ITEMS = 4
 _SHORT = 12
 """Characters of a text that is not worth wrapping."""
+_BARS = " ▁▂▃▄▅▆▇█"
 _GAP = 2
 """Spaces between two columns."""
 
@@ -134,6 +135,21 @@ def _fixed(value: Any, decimals: int) -> Any:
     return f"{value:,.{decimals}f}" if isinstance(value, float) else value
 
 
+def lengths(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> None:
+    """Segments of recordings by length, a row of bars a language; the highest of each is full."""
+    from rich.text import Text
+
+    heading(f"lengths of segments: a bar is {edges[1] - edges[0]:g} s, from 0 to {edges[-1]:g} s")
+    for lang, each in counts.items():
+        _console().print(Text(f"{lang}  {bars(each)}  up to {max(each):,} in a bar"), soft_wrap=True)
+
+
+def bars(counts: Sequence[int]) -> str:
+    """Numbers as bars of a character each; one above 0 is never empty."""
+    top = max(counts, default=0)
+    return "".join(_BARS[-(-count * (len(_BARS) - 1) // top)] if count else " " for count in counts)
+
+
 def facts(title: str, pairs: Mapping[str, Any]) -> None:
     """Names and values, one pair a line."""
     table(title, ("", " "), [(name.replace("_", " "), value) for name, value in pairs.items()])
@@ -182,6 +198,8 @@ def report(result: Report, verb: str, json: bool) -> None:
         pairs["truncated"] = int(truncated)
     if unknown := manifest.stats.get("unknown"):
         pairs["with unknown characters"] = int(unknown)
+    if unplaced := manifest.stats.get("transcripts_unplaced"):
+        pairs["transcripts left out"] = f"{int(unplaced):,}, of recordings with several segments"
     if blank := manifest.stats.get("blank"):
         pairs["without content"] = int(blank)
     langs = {name.split("/")[1] for name in manifest.partitions}

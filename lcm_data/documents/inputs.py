@@ -252,10 +252,10 @@ def _fingerprint(uri: str, storage_options: Mapping[str, Any] | None) -> tuple[i
             if size > _EDGE_BYTES:
                 file.seek(max(_EDGE_BYTES, size - _EDGE_BYTES))
                 digest.update(file.read(_EDGE_BYTES))
-    return size, f"{digest.hexdigest()} {_version(path, info)}".rstrip()
+    return size, f"{digest.hexdigest()} {stored_version(path, info)}".rstrip()
 
 
-def _version(path: str, info: Mapping[str, Any]) -> str:
+def stored_version(path: str, info: Mapping[str, Any]) -> str:
     """What the storage says about a file's version: its modification time to the ns if local, else an ETag or such."""
     if "mtime" in info:
         seconds, nanoseconds = divmod(os.stat(path).st_mtime_ns, 10**9)

@@ -94,6 +94,8 @@ class EncodeWorker:
     corpus: str | None = None
     """Folder that gets the embedding of the end of a text; none if it is not wanted."""
     speech: Mapping[str, EncoderOptions] = field(default_factory=dict)
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Passed to fsspec where recordings are read."""
     _speakers: SpeechEncoders | None = field(default=None, init=False, repr=False)
     _encoder: Encoder | None = field(default=None, init=False, repr=False)
     _end_of_text: Concept | None = field(default=None, init=False, repr=False)
@@ -159,7 +161,7 @@ class EncodeWorker:
         busy_before = sum(encoder.busy_seconds for encoder in encoders)
         failed = self._encode_texts(loaded, emb, seen)
         if speaker is not None:
-            for block in encode_clips(speaker, loaded.clips):
+            for block in encode_clips(speaker, loaded.clips, self.storage_options):
                 failed |= block.failed
                 for numbers, prepared, vectors in block.done:
                     seen.fill(numbers, prepared)

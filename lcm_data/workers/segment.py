@@ -110,6 +110,9 @@ class SegmentWorker:
             self._add(lang, texts, text_table, output)
             recordings = self._recordings([document for document in documents if document.uri is not None], output)
             self._add(lang, recordings, speech_table, output)
+            for document, found in recordings:
+                name = f"audio_seconds.{self.splits.split_of(document.doc_id)}.{lang}"
+                output.stats[name] = output.stats.get(name, 0.0) + found.seconds
         output.stats["documents"] = float(output.rows_done)
         output.stats["sentences"] = float(sum(table.num_rows for table in output.tables.values()))
         output.stats["chars"] = float(sum(len(document.text) for document in loaded.documents))

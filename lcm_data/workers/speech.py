@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -112,8 +112,10 @@ class Encoded:
     failed: dict[int, Failure]
 
 
-def encode_clips(encoder: SpeechEncoder, clips: Mapping[int, Clip]) -> Iterator[Encoded]:
-    """Embed clips by their numbers, block by block.
+def encode_clips(
+    encoder: SpeechEncoder, clips: Mapping[int, Clip], storage_options: Mapping[str, Any] | None = None
+) -> Iterator[Encoded]:
+    """Embed clips by their numbers, block by block; ``storage_options`` are those of fsspec for the recordings.
 
     Raises:
         InputError: none of many clips can be read: the recordings are not where they were.
@@ -121,7 +123,8 @@ def encode_clips(encoder: SpeechEncoder, clips: Mapping[int, Clip]) -> Iterator[
         StorageError, MissingExtraError: see ``lcm_data.audio.read.ClipReader``.
     """
     unread = 0
-    with contextlib.closing(_blocks(clips)) as blocks, ThreadPoolExecutor(1, thread_name_prefix="clips") as reading:
+    reading = ThreadPoolExecutor(1, thread_name_prefix="clips")
+    with contextlib.closing(_blocks(clips, storage_options)) as blocks, reading:
         ahead = reading.submit(next, blocks, None)
         while (block := ahead.result()) is not None:
             ahead = reading.submit(next, blocks, None)
@@ -156,7 +159,9 @@ def _rows_of(prepared: Prepared, rows: Sequence[int]) -> Prepared:
     return Prepared(*facts, payload=None)
 
 
-def _blocks(clips: Mapping[int, Clip]) -> Generator[tuple[dict[int, Float32], dict[int, Failure]], None, None]:
+def _blocks(
+    clips: Mapping[int, Clip], storage_options: Mapping[str, Any] | None
+) -> Generator[tuple[dict[int, Float32], dict[int, Failure]], None, None]:
     """The sound of clips, a few minutes at a time, and those that cannot be read."""
     from lcm_data.audio.read import ClipReader
 
@@ -170,7 +175,7 @@ def _blocks(clips: Mapping[int, Clip]) -> Generator[tuple[dict[int, Float32], di
                 if reader is None or clip.uri != uri:
                     opened.close()
                     reader, uri = None, clip.uri
-                    reader = opened.enter_context(ClipReader(uri))
+                    reader = opened.enter_context(ClipReader(uri, storage_options))
                 waves[number] = reader.read(clip.channel, clip.start_s, clip.end_s)
                 held += len(waves[number])
             except MissingExtraError:

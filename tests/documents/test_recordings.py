@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from lcm_data.documents import Columns, Document, ReadOptions, Reject, Slice, list_inputs, pieces, read, scan
+from lcm_data.documents import recordings as recordings_module
 from lcm_data.documents.detect import resolve_language
+from lcm_data.documents.recordings import named_recordings
 from lcm_data.documents.rows import RowError, usable_audio
-from lcm_data.errors import InputError
+from lcm_data.errors import InputError, StorageError
 
 MANIFEST = Columns(audio="path")
 ROWS: list[dict[str, Any]] = [
@@ -165,3 +171,74 @@ def test_paths_are_relative_to_the_manifest(place: Any, manifest: str, expected:
 def test_paths_that_are_no_strings() -> None:
     with pytest.raises(RowError, match="the path of the recording is of type list"):
         usable_audio(["a.wav"], "/m.jsonl")
+
+
+def named(path: Path, **options: Any) -> dict[str, str]:
+    return named_recordings(list_inputs([str(path)]).files, MANIFEST, ReadOptions(**options))
+
+
+def test_versions_of_named_recordings(tmp_path: Path) -> None:
+    """One entry a recording, of any size or number of slices; what is changed, gone or new shows, and nothing else."""
+    for place in ("in/a.wav", "in/sub/b.mp3", "far.flac"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(b"x" * 10)
+    paths = ["a.wav", "sub/b.mp3", str(tmp_path / "far.flac"), "gone.wav", "nosuch://x/y.wav", "a.wav"] * 3
+    rows = [{"path": path, "lang": "en"} for path in paths] + [{"text": "A text.", "lang": "en"}]
+    manifest = tmp_path / "in" / "m.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = named(manifest)
+    far = f"m.jsonl: {tmp_path}/far.flac"
+    assert list(found) == [
+        "m.jsonl: a.wav",
+        "m.jsonl: sub/b.mp3",
+        far,
+        "m.jsonl: gone.wav",
+        "m.jsonl: nosuch://x/y.wav",
+    ]
+    assert found["m.jsonl: gone.wav"] == found["m.jsonl: nosuch://x/y.wav"] == "missing"
+    assert found[far].startswith("10 bytes, modified 20")
+    assert named(manifest, manifest_rows=1) == found
+    assert named_recordings(list_inputs([str(manifest)]).files, Columns(), ReadOptions()) == {}
+    (tmp_path / "in" / "sub" / "b.mp3").write_bytes(b"y" * 11)
+    os.utime(tmp_path / "far.flac", ns=(1, 1))
+    (tmp_path / "in" / "gone.wav").write_bytes(b"z")
+    now = named(manifest)
+    assert {name for name in found if now[name] != found[name]} == {"m.jsonl: sub/b.mp3", far, "m.jsonl: gone.wav"}
+    assert now[far].split(",")[0] == "10 bytes"
+
+
+def test_versions_of_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remote folder of many recordings is listed; those alone are asked for, again if the storage does not answer."""
+    fs = fsspec.filesystem("memory")
+    fs.pipe({f"/many/{number}.wav": b"x" * number for number in range(1, 121)})
+    fs.pipe("/few/a.wav", b"abc")
+    paths = [f"memory://many/{number}.wav" for number in range(121)] + ["memory://few/a.wav"]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps({"path": path, "lang": "en"}) + "\n" for path in paths))
+    listed, asked = [], Counter[str]()
+    info, ls = MemoryFileSystem.info, MemoryFileSystem.ls
+
+    def slow_info(self: Any, path: str, **options: Any) -> Any:
+        asked[path] += 1
+        if asked[path] == 1 and path.endswith("a.wav"):
+            raise OSError("not now")
+        return info(self, path, **options)
+
+    def noted_ls(self: Any, path: str, **options: Any) -> Any:
+        listed.append(path)
+        return ls(self, path, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "info", slow_info)
+    monkeypatch.setattr(MemoryFileSystem, "ls", noted_ls)
+    monkeypatch.setattr(recordings_module, "_WAIT_SECONDS", 0.0)
+    found = named(tmp_path / "m.jsonl")
+    assert listed == ["/many"]
+    assert found["m.jsonl: memory://many/7.wav"].startswith("7 bytes, created ")
+    assert found["m.jsonl: memory://many/0.wav"] == "missing"
+    assert found["m.jsonl: memory://few/a.wav"].startswith("3 bytes, ")
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda *args, **options: _fail())
+    with pytest.raises(StorageError, match="not ever"):
+        named(tmp_path / "m.jsonl")
+
+
+def _fail() -> None:
+    raise OSError("not ever")

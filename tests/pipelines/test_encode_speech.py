@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from speechcorpus import Spoken, write_recording, write_segments
 from speechlike import clip
 
@@ -26,6 +29,7 @@ from lcm_data.workers import speech as speech_worker
 from lcm_data.workers.base import Task
 from lcm_data.workers.encode import EncodeWorker
 from lcm_data.workers.output import UnitOutput
+from pipelines import segment
 from pipelines.encode import EncodeConfig, make_stage, run
 
 pytest.importorskip("av")
@@ -222,3 +226,57 @@ def test_a_worker_keeps_few_encoders(models: Path, tmp_path: Path) -> None:
     assert len(encoders._loaded) == 2
     with pytest.raises(PlanMismatchError, match="loaded another speech encoder than the run was planned with"):
         encoders.get("fra_Latn")
+
+
+class LockedFileSystem(MemoryFileSystem):
+    """Files in memory that only those may read who know the word."""
+
+    protocol = "locked"
+    cachable = False
+
+    def __init__(self, word: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        self._word = word
+
+    def _open(self, *args: Any, **options: Any) -> Any:
+        if self._word != "sesame":
+            raise PermissionError("say the word")
+        return super()._open(*args, **options)
+
+
+@pytest.fixture
+def locked(sounds: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a recording that can only be read with an option."""
+    fsspec.register_implementation("locked", LockedFileSystem, clobber=True)
+    monkeypatch.setattr(LockedFileSystem, "store", {})
+    with fsspec.open("locked://sounds/a.wav", "wb", word="sesame") as file:
+        file.write((sounds / "a.wav").read_bytes())
+    return "locked://sounds/a.wav"
+
+
+def test_options_of_the_storage_reach_the_recordings(tmp_path: Path, models: Path, sounds: Path, locked: str) -> None:
+    rows = {"eng_Latn": [Spoken(locked, 0.5, 1.5), Spoken(str(sounds / "a.wav"), 0.5, 1.5)]}
+    corpus = write_segments(tmp_path / "corpus", rows)
+    (output,), worker = encode_here(corpus, models, storage_options={"word": "sesame"})
+    assert output.rejects == []
+    near, far = vectors(table_of(output)["emb"])
+    np.testing.assert_array_equal(near, far)
+    assert "sesame" not in repr(worker)
+    assert "sesame" not in json.dumps(config(corpus, models, storage_options={"word": "sesame"}).model_dump())
+    (output,), _ = encode_here(corpus, models)
+    assert [(reject.row, reject.reason) for reject in output.rejects] == [(0, "unreadable_clip")]
+
+
+def test_options_of_the_storage_reach_segment(tmp_path: Path, locked: str) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "m.jsonl").write_text(json.dumps({"id": "far", "lang": "en", "path": locked}) + "\n")
+    given = {"inputs": [str(tmp_path / "m.jsonl")], "corpus": str(tmp_path / "corpus"), "audio_column": "path"}
+    reasons = []
+    for options in ({"word": "sesame"}, {}):
+        stage = segment.make_stage(segment.SegmentConfig(**given, storage_options=options))
+        plan = stage.make_plan()
+        assert "sesame" not in repr((plan, stage.config))
+        worker: Any = stage.make_worker(plan)
+        worker.setup()
+        reasons.append([each.reason for each in worker.work(worker.read(Task(plan.units[0]))).rejects])
+    assert reasons == [["no_speech"], ["missing_audio"]]  # a buzz is no speech, but it could be heard

@@ -185,6 +185,18 @@ def test_texts_and_recordings_in_one_corpus(tmp_path: Path) -> None:
             assert given[row["char_start"] : row["char_end"]] == row["text"]
 
 
+def test_transcripts_left_out_are_counted(tmp_path: Path) -> None:
+    write_recording(tmp_path / "a.flac", np.tile(speech(), 3), rate=16_000)
+    write_recording(tmp_path / "b.flac", rate=16_000)
+    rows = [{"id": name, "lang": "en", "path": f"{name}.flac", "text": "What is said."} for name in ("a", "b")]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = cli("segment", tmp_path / "m.jsonl", tmp_path / "corpus", "--audio-column", "path").out
+    assert "transcripts left out" in out
+    assert "1, of recordings with several segments" in out
+    texts = {row["doc_id"]: row["text"] for row in table(tmp_path / "corpus").to_pylist()}
+    assert texts == {"a": "", "b": "What is said."}
+
+
 def test_every_channel(tmp_path: Path) -> None:
     write_recording(tmp_path / "in" / "a.flac", stereo(), rate=16_000)
     run(tmp_path / "corpus", tmp_path / "in", channels="each")
@@ -233,6 +245,28 @@ def test_urls_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rejects = run(tmp_path / "corpus", tmp_path / "m.jsonl", audio_column="path")
     assert [row["reason"] for row in rejects] == ["missing_audio"] * 2
+
+
+def test_a_changed_recording_of_a_manifest_is_noticed(tmp_path: Path) -> None:
+    """Like a changed input file: refused with its name, also when the first run was stopped half-way."""
+    for name in ("a", "b"):
+        write_recording(tmp_path / f"{name}.flac", rate=16_000)
+    rows = [{"path": f"{name}.flac", "lang": "en"} for name in ("a", "b", "gone")]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    how = ("segment", tmp_path / "m.jsonl", tmp_path / "corpus", "--audio-column", "path", "--max-reject-rate", "1")
+    assert cli(*how, "--json").json["manifest"]["rejects"] == {"missing_audio": 1}
+    assert cli(*how, "--json").json["units_done"] == 0
+    before = check_whole(tmp_path / "corpus", ["segments"])
+    write_recording(tmp_path / "b.flac", speech()[:80_000], rate=16_000)
+    write_recording(tmp_path / "gone.flac", speech()[:80_000], rate=16_000)
+    (tmp_path / "corpus/segments/_lcm/commits/000000.json").rename(tmp_path / "commit.json")
+    message = error_line(*how, code=4)
+    assert "input  m.jsonl: b.flac: '" in message
+    assert "input  m.jsonl: gone.flac: 'missing' -> '" in message
+    assert "a.flac" not in message
+    (tmp_path / "commit.json").rename(tmp_path / "corpus/segments/_lcm/commits/000000.json")
+    assert check_whole(tmp_path / "corpus", ["segments"]) == before
+    assert cli(*how, "--overwrite", "--json").json["manifest"]["rejects"] == {}
 
 
 def test_an_older_silero_is_noticed(finished: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
