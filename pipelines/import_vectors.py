@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ from pydantic import Field, field_validator
 from lcm_data.end_of_text import END_OF_TEXT
 from lcm_data.errors import InputError, SpaceError, UsageError
 from lcm_data.exchange.columns import FoundColumns, Shape, WantedColumns, check_same_columns, find_columns, shape_of
-from lcm_data.exchange.inputs import SourceFile, list_sources
+from lcm_data.exchange.inputs import SourceFile, list_sources, place_of
 from lcm_data.exchange.planning import SourceFacts, plan_slices
 from lcm_data.exchange.slices import Defaults
 from lcm_data.exchange.sources import open_source, provenance_of
@@ -22,9 +21,9 @@ from lcm_data.splits import SplitRule
 from lcm_data.store.files import Files, open_files
 from lcm_data.store.lock import stage_lock
 from lcm_data.store.manifest import Manifest, load_manifest
-from lcm_data.store.plan import Plan, Unit
+from lcm_data.store.plan import Plan, Unit, load_plan
 from lcm_data.store.shard import parse_shard_path
-from lcm_data.workers.imported import ImportSegmentsWorker, ImportVectorsWorker
+from lcm_data.workers.imported import ImportSegmentsWorker, ImportTrialWorker, ImportVectorsWorker
 from pipelines.config import Language, VerbConfig
 from pipelines.derived import check_place
 from pipelines.stage import Report, Stage, clear_stage, provenance_metadata, run_stage, shard_inputs
@@ -144,7 +143,7 @@ def _common_width(given: int | None, shapes: Sequence[tuple[SourceFile, Shape]])
     """
     first, dim = shapes[0][0].uri, given or shapes[0][1].dim
     for file, shape in shapes:
-        if shape.dim != dim:
+        if shape.dim != dim and (shape.is_fixed or not given):  # of lists of any size, single rows may differ
             before = "--dim says" if given else f"{first} has"
             raise InputError(
                 f"{file.uri} has vectors of {shape.dim} numbers, {before} {dim}. A corpus has one width: name the right "
@@ -180,8 +179,16 @@ def _store_dtype(config: ImportConfig, provenance: dict[str, str]) -> StoreDtype
 
 
 def make_stage(config: ImportConfig) -> Stage:
-    """The stage of segments, for a dry run of the whole."""
-    return segments_stage(config, look(config))
+    """The stage of segments, for a dry run of the whole: its trial makes the embeddings, too."""
+    found = look(config)
+    stage = segments_stage(config, found)
+
+    def try_worker(plan: Plan) -> ImportTrialWorker:
+        return ImportTrialWorker(
+            stage.files.root, config.defaults, config.modality, plan.hash, dim=found.dim, store_dtype=found.store_dtype
+        )
+
+    return replace(stage, try_worker=try_worker)
 
 
 def segments_stage(config: ImportConfig, found: Found) -> Stage:
@@ -217,8 +224,6 @@ def segments_stage(config: ImportConfig, found: Found) -> Stage:
 
 
 def _check_language(config: ImportConfig, found: Found) -> None:
-    from lcm_data.exchange.inputs import place_of
-
     silent_files = [each.file for each in found.sources if place_of(each.file.name).lang is None]
     if config.lang is None and found.columns.lang is None and silent_files:
         raise UsageError(
@@ -257,8 +262,6 @@ def embeddings_stage(config: ImportConfig, found: Found, segments: Manifest) -> 
 
 def vector_units(segments: Files, manifest: Manifest) -> tuple[Unit, ...]:
     """One unit for each of the segments that left rows: its slice of the source and its shards."""
-    from lcm_data.store.plan import load_plan
-
     plan = load_plan(segments)
     assert plan is not None
     shards: dict[int, list[str]] = {}
@@ -276,9 +279,8 @@ def vector_units(segments: Files, manifest: Manifest) -> tuple[Unit, ...]:
 def run(config: ImportConfig, show: Show = silent) -> Report:
     """Import all sentences, then all vectors, that are not there yet."""
     found = look(config)
-    first = run_stage(
-        segments_stage(config, found), config.run_options, overwrite=config.overwrite, show=functools.partial(show)
-    )
+    stage = segments_stage(config, found)
+    first = run_stage(stage, config.run_options, overwrite=config.overwrite, show=show)
     corpus = open_files(config.corpus)
     segments = load_manifest(corpus.child("segments"))
     stage = embeddings_stage(config, found, segments)

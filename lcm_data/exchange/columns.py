@@ -169,10 +169,10 @@ def _is_integer_list(kind: pa.DataType) -> bool:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the vectors of a file are: their width, whether stored as half floats, and how many a row has, about."""
+    """The width of the vectors of a file, whether its type says so of all of them, and how many a row has, about."""
 
     dim: int
-    is_half: bool
+    is_fixed: bool
     a_row: float
 
 
@@ -181,11 +181,10 @@ def shape_of(file: SourceFile, found: pa.Schema, columns: FoundColumns, num_rows
     kind = found.field(columns.embedding).type
     inner = list_item(kind) if columns.nested else kind
     assert inner is not None
-    item = list_item(inner)
-    assert item is not None
     width = width_of(inner)
+    is_fixed = width is not None
     if width is not None and not columns.nested:
-        return Shape(width, pa.types.is_float16(item), 1.0)
+        return Shape(width, is_fixed, 1.0)
     reader = RangeReader(file, [columns.embedding])
     try:
         array = reader.read(0, min(num_rows, _LOOK_ROWS))[columns.embedding].combine_chunks()
@@ -197,7 +196,7 @@ def shape_of(file: SourceFile, found: pa.Schema, columns: FoundColumns, num_rows
         a_row = max(1.0, len(outer) / max(1, len(array)))
     if width is None:
         width = next((len(vector) for vector in outer if vector.is_valid and len(vector)), None)
-    return None if width is None else Shape(width, pa.types.is_float16(item), a_row)
+    return None if width is None else Shape(width, is_fixed, a_row)
 
 
 def check_same_columns(first: FoundColumns, other: FoundColumns, first_is: str, other_is: str) -> None:

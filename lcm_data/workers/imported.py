@@ -122,6 +122,29 @@ def _segments_table(rows: list[tuple[Sentence, int, int]], part: SourceSlice, mo
 
 
 @dataclass
+class ImportTrialWorker(ImportSegmentsWorker):
+    """Segments and embeddings of the same rows, to learn what both would cost; writes nothing."""
+
+    dim: int = 1
+    store_dtype: schema.StoreDtype = "float16"
+
+    def work(self, loaded: _Rows) -> UnitOutput:
+        output = super().work(loaded)
+        part = SourceSlice.from_json(loaded.task.unit.spec)
+        first, last = loaded.task.rows or (0, loaded.task.unit.rows)
+        x_ND, _ = _vectors_of(part, part.start + first, part.start + last, self.dim)
+        kind = schema.vector_type(pa.from_numpy_dtype(np.dtype(self.store_dtype)), self.dim)
+        output.tables["vectors"] = pa.table({"emb": schema.vector_array(x_ND.astype(self.store_dtype), kind)})
+        return output
+
+
+def _vectors_of(part: SourceSlice, start: int, stop: int, dim: int) -> tuple[np.ndarray[Any, Any], Reasons]:
+    """Vectors of rows of a source, those of nested documents one after the other."""
+    vectors = one_array(read_range(part.file, start, stop, [part.columns.embedding])[part.columns.embedding])
+    return dense(one_array(vectors.flatten()) if part.columns.nested else vectors, dim)
+
+
+@dataclass
 class _Vectors:
     """The segments of a unit by shard, the row of the unit at which each begins, and the vector of each segment."""
 
@@ -163,11 +186,7 @@ class ImportVectorsWorker:
             for document in found.documents
             for each in document.sentences
         }
-        column = read_range(part.file, part.start, part.stop, [part.columns.embedding])[part.columns.embedding]
-        vectors = one_array(column)
-        if part.columns.nested:
-            vectors = one_array(vectors.flatten())
-        loaded = _Vectors(task, {}, {}, {}, *dense(vectors, self.dim), [])
+        loaded = _Vectors(task, {}, {}, {}, *_vectors_of(part, part.start, part.stop, self.dim), [])
         first, last = task.rows or (0, task.unit.rows)
         before = 0
         for path, table in segments.items():
