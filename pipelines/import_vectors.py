@@ -146,8 +146,8 @@ def _common_width(given: int | None, shapes: Sequence[tuple[SourceFile, Shape]])
         if shape.dim != dim and (shape.is_fixed or not given):  # of lists of any size, single rows may differ
             before = "--dim says" if given else f"{first} has"
             raise InputError(
-                f"{file.uri} has vectors of {shape.dim} numbers, {before} {dim}. A corpus has one width: name the right "
-                "column with --embedding-column, or import the files into corpora of their own."
+                f"{file.uri} has vectors of {shape.dim} numbers, {before} {dim}. A corpus has one width: name the "
+                "right column with --embedding-column, or import the files into corpora of their own."
             )
     return dim
 
@@ -161,8 +161,8 @@ def _named(config: ImportConfig, known: dict[str, str], dim: int) -> dict[str, s
     space = known.get("space") or config.space
     if space is None:
         raise UsageError(
-            "nothing says in which embedding space these vectors are, and two spaces must never mix. Add --space: sonar "
-            "for vectors of SONAR encoders, else a name of your own for this encoder, such as --space signs-1."
+            "nothing says in which embedding space these vectors are, and two spaces must never mix. Add --space: "
+            "sonar for vectors of SONAR encoders, else a name of your own for this encoder, such as --space signs-1."
         )
     if config.space not in (None, space):
         raise SpaceError(
@@ -205,7 +205,10 @@ def segments_stage(config: ImportConfig, found: Found) -> Stage:
         "modality": config.modality,
         "unit_rows": config.unit_rows,
     }
-    provenance = {"segmenter": "imported", **{k: v for k, v in found.provenance.items() if k in ("segmenter", "max_chars")}}
+    provenance = {
+        "segmenter": "imported",
+        **{k: v for k, v in found.provenance.items() if k in ("segmenter", "max_chars")},
+    }
 
     def make_plan() -> Plan:
         slices = plan_slices(found.sources, config.defaults, config.unit_rows)

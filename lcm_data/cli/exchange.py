@@ -56,7 +56,7 @@ def import_vectors(
     ] = None,
     dim: Annotated[int | None, _vectors("Numbers of a vector; by default as the first has.")] = None,
     store_dtype: Annotated[str | None, _vectors("Stored vectors: float16 (usual) or float32.")] = None,
-    embedding_column: Annotated[str | None, _columns("Of the vectors, or lists of them; found if there is one.")] = None,
+    embedding_column: Annotated[str | None, _columns("Of the vectors, or lists of them; found if one.")] = None,
     text_column: Annotated[str | None, _columns("Of the sentences: text or text_sentences, if there.")] = None,
     id_column: Annotated[str | None, _columns("Of the document: doc_id or id, if there.")] = None,
     lang_column: Annotated[str | None, _columns("Of the language: lang, if there.")] = None,

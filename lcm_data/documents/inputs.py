@@ -125,9 +125,7 @@ def list_inputs(
     with ThreadPoolExecutor(16) as threads:  # two small reads a file: slow one by one on object stores
         prints = threads.map(lambda uri: _fingerprint(uri, storage_options), names)
         files = tuple(
-            InputFile(
-                uri=uri, name=name, format=known[uri][0], compression=known[uri][1], size=size, fingerprint=mark
-            )
+            InputFile(uri=uri, name=name, format=known[uri][0], compression=known[uri][1], size=size, fingerprint=mark)
             for (uri, name), (size, mark) in zip(names.items(), prints, strict=True)
         )
     return Inputs(files, tuple(sorted(skipped)))

@@ -25,9 +25,17 @@ Pattern = Callable[[str, str | None, str], str]
 """Of stage, language (None for all) and split: the pattern of their files."""
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_LARGER = ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))
-_MADE_BY = ("segmenter", "encoder", "encoder_revision", "space", "dim", "store_dtype", "pooling", "normalized", "trained")
-_MADE_BY += ("decoder", "generator", "codebook", "levels", "units")
+_LARGER = (
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+    (10**10, "1B<n<10B"),
+    (10**11, "10B<n<100B"),
+)
+_MADE_BY = (
+    *("segmenter", "encoder", "encoder_revision", "space", "dim", "store_dtype", "pooling", "normalized", "trained"),
+    *("decoder", "generator"),
+)
 
 
 def corpus_pattern(stage: str, lang: str | None, split: str) -> str:

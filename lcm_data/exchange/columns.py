@@ -15,7 +15,7 @@ import pyarrow as pa
 from lcm_data.errors import InputError, UsageError
 from lcm_data.exchange.inputs import SourceFile
 from lcm_data.exchange.sources import RangeReader
-from lcm_data.exchange.vectors import list_item, width_of
+from lcm_data.exchange.vectors import list_item, one_array, width_of
 
 EMBEDDING_NAMES = ("emb", "text_sentences_sonar_emb", "embedding", "embeddings", "vector")
 TEXT_NAMES = ("text", "sentence")
@@ -91,7 +91,7 @@ def find_columns(found: pa.Schema, wanted: WantedColumns, where: str) -> FoundCo
 
 
 def _embedding(found: pa.Schema, name: str | None, where: str) -> str:
-    usable = [field.name for field in found if _holds_vectors(field.type)]
+    usable = [str(field.name) for field in found if _holds_vectors(field.type)]
     listed = ", ".join(f"{field.name} ({field.type})" for field in found)[:1000]
     if name is None:
         for usual in EMBEDDING_NAMES:
@@ -102,11 +102,13 @@ def _embedding(found: pa.Schema, name: str | None, where: str) -> str:
         which = f"several columns of vectors: {', '.join(usable)}" if usable else f"no column of vectors: {listed}"
         raise UsageError(f"{where} has {which}. Name it with --embedding-column.")
     if name not in found.names:
-        raise UsageError(f"{where} has no column {name!r}. Columns: {listed}. Name the vectors with --embedding-column.")
+        raise UsageError(
+            f"{where} has no column {name!r}. Columns: {listed}. Name the vectors with --embedding-column."
+        )
     if name not in usable:
         raise UsageError(
-            f"the column {name!r} of {where} is {found.field(name).type}; vectors are lists of numbers, or (a document a "
-            f"row) lists of such lists. Columns that would do: {', '.join(usable) or 'none'}."
+            f"the column {name!r} of {where} is {found.field(name).type}; vectors are lists of numbers, or (a document "
+            f"a row) lists of such lists. Columns that would do: {', '.join(usable) or 'none'}."
         )
     return name
 
@@ -187,12 +189,12 @@ def shape_of(file: SourceFile, found: pa.Schema, columns: FoundColumns, num_rows
         return Shape(width, is_fixed, 1.0)
     reader = RangeReader(file, [columns.embedding])
     try:
-        array = reader.read(0, min(num_rows, _LOOK_ROWS))[columns.embedding].combine_chunks()
+        array = one_array(reader.read(0, min(num_rows, _LOOK_ROWS))[columns.embedding])
     finally:
         reader.close()
     outer, a_row = array, 1.0
     if columns.nested:
-        outer = array.flatten()
+        outer = one_array(array.flatten())
         a_row = max(1.0, len(outer) / max(1, len(array)))
     if width is None:
         width = next((len(vector) for vector in outer if vector.is_valid and len(vector)), None)

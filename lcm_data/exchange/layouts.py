@@ -1,4 +1,4 @@
-"""What a layout of an export is: which stages it can hold, and the files it makes of a corpus, each written as a stream.
+"""What a layout of an export is: which stages it can hold, and the files it makes of a corpus, each a stream.
 
 The layouts themselves are in modules of their own; who writes the files, and under which names they count, is
 ``pipelines.export``.

@@ -1,4 +1,4 @@
-"""The layout of the official LCM trainer: a row is a document, its sentences and their vectors are lists in two columns.
+"""The layout of the official LCM trainer: a row is a document, its sentences and their vectors are two lists.
 
 ``data/`` holds nothing but Parquet, partitioned by ``split=``, as that trainer's datasets want it; ``datacard.yaml`` is
 the card its ``datacards`` folder takes. Documents keep their ids, languages and positions in columns of their own.
@@ -69,7 +69,7 @@ def _write(export: Export, path: str, file: Path) -> None:
     data = export.data("embeddings")
     target = nested_schema(data.dim, export.dtype or "float32")
     leaf = f"{VECTORS}.list.element.list.element"
-    text = [name for name in ("doc_id", "lang", f"{SENTENCES}.list.element")]
+    text = ("doc_id", "lang", f"{SENTENCES}.list.element")
     with pq.ParquetWriter(
         file,
         target.with_metadata(file_facts(data, path)),

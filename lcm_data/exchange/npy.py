@@ -44,7 +44,7 @@ class NpyLayout:
 
 
 def _vector_column(data: StageData) -> str:
-    return next(field.name for field in data.schema if pa.types.is_fixed_size_list(field.type))
+    return next(str(field.name) for field in data.schema if pa.types.is_fixed_size_list(field.type))
 
 
 def _write_rows(

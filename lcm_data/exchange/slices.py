@@ -1,13 +1,14 @@
-"""Rows of a slice of a source to sentences of documents: ids, languages, splits, places, texts, and where their vectors are.
+"""Rows of a slice of a source to sentences of documents: ids, languages, splits, places, texts, places of vectors.
 
-A row that cannot be one is a reject with its reason; vectors themselves are looked at later (``lcm_data.exchange.vectors``).
+A row that cannot be one is a reject with its reason; vectors are looked at later (``lcm_data.exchange.vectors``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -266,13 +267,9 @@ def _nested_problem(length: int, texts: _Lists, places: _Lists, row: int) -> tup
             return WRONG_LENGTH, f"the document has {max(lists.lengths[row], 0)} {what} and {length} vectors"
     if places:
         own = places.of(row)
-        if any(place is None for place in own) or any(a >= b for a, b in _pairs([-1, *own])) or own[-1] >= 1 << 31:
+        if any(place is None for place in own) or any(a >= b for a, b in pairwise([-1, *own])) or own[-1] >= 1 << 31:
             return WRONG_POSITION, "positions must not be null and rise from 0"
     return None
-
-
-def _pairs(items: Sequence[int]) -> Iterator[tuple[int, int]]:
-    return zip(items[:-1], items[1:], strict=True)
 
 
 def _reject(row: int, reason: str, error: str, doc_id: str | None, text: Any) -> RejectRow:

@@ -63,9 +63,7 @@ def open_source(file: SourceFile) -> contextlib.closing[Source]:
 def provenance_of(found: pa.Schema) -> dict[str, str]:
     """What files of this project say of their vectors."""
     pairs = {key.decode(): value.decode("utf-8", "replace") for key, value in (found.metadata or {}).items()}
-    return {
-        key.removeprefix(METADATA_PREFIX): value for key, value in pairs.items() if key.startswith(METADATA_PREFIX)
-    }
+    return {key.removeprefix(METADATA_PREFIX): value for key, value in pairs.items() if key.startswith(METADATA_PREFIX)}
 
 
 class RangeReader:
@@ -156,7 +154,8 @@ class ParquetSource:
 
     def batches(self, start: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Row groups before ``start`` are not touched."""
-        groups, row = [], 0
+        groups: list[int] = []
+        row = 0
         for group in range(self._file.num_row_groups):
             num_rows = self._file.metadata.row_group(group).num_rows
             if groups or row + num_rows > start:
@@ -264,7 +263,7 @@ class NpySource:
 
 
 @functools.lru_cache(maxsize=2)
-def _rows_beside(uri: str, fingerprint: str) -> pa.Table:  # noqa: ARG001 - a changed file is another
+def _rows_beside(uri: str, fingerprint: str) -> pa.Table:
     """The rows that belong to a .npy: small beside the vectors, so they are held."""
     fs, path = file_system(uri)
     with _errors(uri), fs.open(path, "rb") as stream:

@@ -1,4 +1,4 @@
-"""Columns of vectors as Arrow has them (fixed lists, lists, tensors) to arrays, with the reason of each that is none."""
+"""Columns of vectors as Arrow has them (lists of any sort, tensors) to arrays, with the reason of each that is none."""
 
 from __future__ import annotations
 

@@ -76,7 +76,9 @@ class ImportSegmentsWorker:
                 done.add(sentence.row)
         for (split, lang), sentences in by_place.items():
             path = shard_path(split, lang, output.unit)
-            output.tables[path] = _segments_table(sentences, SourceSlice.from_json(loaded.task.unit.spec), self.modality)
+            output.tables[path] = _segments_table(
+                sentences, SourceSlice.from_json(loaded.task.unit.spec), self.modality
+            )
         output.rows_done = len(done)
         output.stats = {
             "documents": float(len(loaded.read.documents)),
@@ -86,7 +88,9 @@ class ImportSegmentsWorker:
         return output
 
     def write(self, output: UnitOutput) -> Commit:
-        return commit_output(self.files, output, self.plan_hash, lambda path: _metadata(self.metadata, "segments", path))
+        return commit_output(
+            self.files, output, self.plan_hash, lambda path: _metadata(self.metadata, "segments", path)
+        )
 
 
 def read_rows(part: SourceSlice, defaults: Defaults) -> ReadSlice:
@@ -245,8 +249,8 @@ def _places(segments: pa.Table, place: dict[int, int], part: SourceSlice) -> np.
         return np.array([place[sid] for sid in segments["sid"].to_pylist()], np.int64)
     except KeyError as error:
         raise InputError(
-            f"{part.file.uri!r} has other rows than when its sentences were imported: the file has changed. Restore it, "
-            "or import it anew with --overwrite."
+            f"{part.file.uri!r} has other rows than when its sentences were imported: the file has changed. Restore "
+            "it, or import it anew with --overwrite."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Import: which column is what, documents and their order, rejects with reasons, and what is refused before anything."""
+"""Import: which column is what, documents and their order, rejects with reasons, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from exchanged import content_of, import_here, vector_column, vectors
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import check_whole, rejects_of
 
@@ -66,8 +66,17 @@ def test_rows_of_one_id_are_a_document_in_their_order(tmp_path: Path) -> None:
     ids = ["a", "a", "a", "b", None, "a", "b", "c"]
     write(tmp_path / "x.parquet", id=ids, text=[str(n) for n in range(8)], emb=vector_column(vectors(8)))
     segments, _ = import_here(tmp_path / "x.parquet", tmp_path / "out", **HOW)
-    rows = zip(*(embeddings(tmp_path / "out")[name].to_pylist() for name in ("doc_id", "sent_idx", "text")), strict=True)
-    assert list(rows) == [("a", 0, "0"), ("a", 1, "1"), ("a", 2, "2"), ("b", 0, "3"), ("x.parquet#4", 0, "4"), ("c", 0, "7")]
+    rows = zip(
+        *(embeddings(tmp_path / "out")[name].to_pylist() for name in ("doc_id", "sent_idx", "text")), strict=True
+    )
+    assert list(rows) == [
+        ("a", 0, "0"),
+        ("a", 1, "1"),
+        ("a", 2, "2"),
+        ("b", 0, "3"),
+        ("x.parquet#4", 0, "4"),
+        ("c", 0, "7"),
+    ]
     assert segments.rejects == {"duplicate_id": 2}
     assert [row["row"] for row in rejects_of(tmp_path / "out", "segments")] == [5, 6]
 
@@ -96,7 +105,10 @@ BAD_VECTORS: list[tuple[Any, str, str]] = [
 @pytest.mark.parametrize("nested", [False, True])
 def test_vectors_that_are_none_are_rejects(tmp_path: Path, nested: bool) -> None:
     good = [[1.0, 2.0, float(n)] for n in range(len(BAD_VECTORS) + 1)]
-    mixed = [good[0], *(each for pair in zip([bad for bad, _, _ in BAD_VECTORS], good[1:], strict=True) for each in pair)]
+    mixed = [
+        good[0],
+        *(each for pair in zip([bad for bad, _, _ in BAD_VECTORS], good[1:], strict=True) for each in pair),
+    ]
     kind = pa.list_(pa.float32())
     if nested:
         write(tmp_path / "x.parquet", id=["d"], text_sentences_sonar_emb=pa.array([mixed], pa.list_(kind)))
@@ -127,7 +139,9 @@ def test_facts_that_are_none_are_rejects(tmp_path: Path) -> None:
     ids = ["a", "b", "c", "d", "e", "f", "f", "f"]
     write(tmp_path / "x.parquet", id=ids, lang=lang, split=split, sent_idx=place, emb=vector_column(vectors(8)))
     segments, _ = import_here(tmp_path / "x.parquet", tmp_path / "out", **HOW)
-    assert {(split, lang): [row[1:3] for row in rows] for (split, lang), rows in content_of(tmp_path / "out").items()} == {
+    assert {
+        (split, lang): [row[1:3] for row in rows] for (split, lang), rows in content_of(tmp_path / "out").items()
+    } == {
         ("train", "eng_Latn"): [("a", 0), ("d", 0), ("f", 5)],
         ("validation", "fra_Latn"): [("c", 0)],
     }
@@ -218,7 +232,7 @@ def test_what_paths_say(name: str, lang: str | None, split: str | None) -> None:
 
 
 def test_paths_that_say_nonsense_are_refused() -> None:
-    with pytest.raises(InputError, match="the folder split=nosuch of .* names no split. Known: dev, "):
+    with pytest.raises(InputError, match=r"the folder split=nosuch of .* names no split. Known: dev, "):
         place_of("split=nosuch/x.parquet")
     with pytest.raises(InputError, match="the folder lang=martian"):
         place_of("lang=martian/x.parquet")
@@ -232,7 +246,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({"embedding_column": "emb"}, "has no column 'emb'. Columns: uid"),
     "text": ({"embedding_column": "caption"}, "is string; vectors are lists of numbers.*first, second"),
     "id": ({"embedding_column": "first", "id_column": "second"}, "strings or whole numbers are needed"),
-    "space": ({"embedding_column": "first", "space": None}, "nothing says in which embedding space.*Add --space: sonar"),
+    "space": (
+        {"embedding_column": "first", "space": None},
+        "nothing says in which embedding space.*Add --space: sonar",
+    ),
     "lang": ({"embedding_column": "first", "lang": None}, "nothing says the language of.*Add --lang"),
     "dim": ({"embedding_column": "first", "dim": 1024}, "vectors of 12 numbers, --dim says 1024"),
     "source": ({"source": "nowhere"}, "no such file or folder"),
@@ -253,7 +270,7 @@ def test_wrong_settings_leave_nothing_behind(tmp_path: Path, name: str) -> None:
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "w/a.parquet", emb=vector_column(vectors(2, dim=3)))
     write(tmp_path / "w/b.parquet", emb=vector_column(vectors(2, dim=4)))
-    with pytest.raises(InputError, match="b.parquet has vectors of 4 numbers, .*a.parquet has 3"):
+    with pytest.raises(InputError, match=r"b.parquet has vectors of 4 numbers, .*a.parquet has 3"):
         import_here(tmp_path / "w", tmp_path / "out", **HOW)
     write(tmp_path / "c/a.parquet", emb=vector_column(vectors(2)), id=["p", "q"])
     write(tmp_path / "c/b.parquet", emb=vector_column(vectors(2)))
@@ -266,7 +283,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / name).write_bytes(data)
-        with pytest.raises(LcmDataError, match="cannot be read|is no .npy file"):
+        with pytest.raises(LcmDataError, match=r"cannot be read|is no .npy file"):
             import_here(folder, tmp_path / "out", **HOW)
     np.save(tmp_path / "flat.npy", np.zeros(4))
     with pytest.raises(InputError, match=r"an array of shape \[4\].*Write one of shape \[rows, dimensions\]"):
@@ -287,7 +304,7 @@ def test_spaces_do_not_mix(tmp_path: Path) -> None:
         table = pa.table({"emb": vector_column(vectors(2))}).replace_schema_metadata({"lcm.space": space})
         (tmp_path / "in").mkdir(exist_ok=True)
         pq.write_table(table, tmp_path / f"in/{name}.parquet")
-    with pytest.raises(SpaceError, match="b.parquet has vectors of space two, the files before of one"):
+    with pytest.raises(SpaceError, match=r"b.parquet has vectors of space two, the files before of one"):
         import_here(tmp_path / "in", tmp_path / "out", lang="en")
     with pytest.raises(SpaceError, match="the files say that their vectors are of the space one, --space says three"):
         import_here(tmp_path / "in/a.parquet", tmp_path / "out", lang="en", space="three")
@@ -300,7 +317,9 @@ def test_a_run_resumes_refuses_changes_and_starts_anew(tmp_path: Path, source: P
     how: dict[str, Any] = {"corpus": str(tmp_path / "out"), "space": "signs-1", "unit_rows": 50, "executor": "local"}
     report = run(ImportConfig(source=str(source), workers=2, **how))
     assert report.extra["documents"] == open_corpus(imported).segments.manifest.stats["documents"]
-    assert check_whole(tmp_path / "out", ["segments", "embeddings"]) == check_whole(imported, ["segments", "embeddings"])
+    assert check_whole(tmp_path / "out", ["segments", "embeddings"]) == check_whole(
+        imported, ["segments", "embeddings"]
+    )
     assert run(ImportConfig(source=str(source), **how)).units_done == 0
     with pytest.raises(PlanMismatchError, match="config lang: None -> 'eng_Latn'"):
         run(ImportConfig(source=str(source), lang="en", **how))
@@ -332,7 +351,12 @@ numbers = st.one_of(st.none(), st.floats(width=32), st.sampled_from([0.0, 1.0, f
 columns = st.lists(st.one_of(st.none(), st.lists(numbers, max_size=4)), max_size=12)
 
 
-@given(columns, st.integers(0, 3), st.integers(0, 3), st.sampled_from([pa.list_(pa.float32()), pa.large_list(pa.float64())]))
+@given(
+    columns,
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.sampled_from([pa.list_(pa.float32()), pa.large_list(pa.float64())]),
+)
 def test_any_column_becomes_vectors_or_reasons(rows: list[Any], start: int, cut: int, kind: pa.DataType) -> None:
     """Also of a slice of an array, whose offsets do not begin at 0."""
     array = pa.array(rows, kind)[start : max(start, len(rows) - cut)]
@@ -345,3 +369,46 @@ def test_any_column_becomes_vectors_or_reasons(rows: list[Any], start: int, cut:
         else:
             assert reasons[row][0] == ("wrong_dimension" if value is not None and len(value) != 3 else "null_embedding")
             assert np.isnan(x_ND[row]).all()
+
+
+dirty = st.fixed_dictionaries(
+    {
+        "id": st.sampled_from(["a", "b", "c", None]),
+        "lang": st.sampled_from(["eng_Latn", "fr", "martian", None]),
+        "split": st.sampled_from(["train", "test", "nosuch", None]),
+        "text": st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=3)),
+        "emb": st.one_of(st.none(), st.lists(numbers, min_size=3, max_size=3), st.just([1.0])),
+    }
+)
+
+
+@settings(max_examples=25)
+@given(st.lists(dirty, max_size=14), st.integers(1, 5), st.booleans())
+def test_no_row_is_lost_whatever_it_holds(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], unit_rows: int, nested: bool
+) -> None:
+    """Rows in are rows out and rejects, in both stages, and a good vector keeps its text and all its bits."""
+    folder = tmp_path_factory.mktemp("dirty")
+    rows = [{"id": "sure", "lang": "eng_Latn", "split": "train", "text": "", "emb": [1.0, 2.0, 3.0]}, *rows]
+    kind = pa.list_(pa.float32())
+    columns: dict[str, Any] = {
+        name: pa.array([row[name] for row in rows], pa.string()) for name in ("id", "lang", "split")
+    }
+    if nested:  # each vector twice
+        columns["text_sentences"] = pa.array([[row["text"]] * 2 for row in rows], pa.list_(pa.string()))
+        columns["emb"] = pa.array([[row["emb"]] * 2 for row in rows], pa.list_(kind))
+    else:
+        columns |= {name: pa.array([row[name] for row in rows], pa.string()) for name in ("text",)}
+        columns["emb"] = pa.array([row["emb"] for row in rows], kind)
+    write(folder / "x.parquet", **columns)
+    segments, manifest = import_here(
+        folder / "x.parquet", folder / "out", **HOW, dim=3, store_dtype="float32", unit_rows=unit_rows
+    )
+    assert segments.rows_in == len(rows) == segments.rows_done + sum(segments.rejects.values())
+    assert manifest.rows_in == segments.rows == manifest.rows + sum(manifest.rejects.values())
+    given_vectors = {
+        np.array(row["emb"], np.float32).tobytes() for row in rows if row["emb"] and None not in row["emb"]
+    }
+    found = [row for place in content_of(folder / "out").values() for row in place]
+    assert {row[4] for row in found} <= given_vectors
+    assert len({row[0] for row in found}) == len(found)

@@ -1,4 +1,4 @@
-"""Small sources of vectors, imports without worker processes, and what a corpus holds, for tests of import and export."""
+"""Small sources of vectors, imports without worker processes, what a corpus holds: for tests of import and export."""
 
 from __future__ import annotations
 
