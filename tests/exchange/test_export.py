@@ -240,9 +240,9 @@ def test_lance_opens_and_searches(tmp_path: Path, imported: Path) -> None:
     own = expected(imported)["train", "fra_Latn"]
     assert table_content(data.to_table(filter="lang = 'fra_Latn' AND split = 'train'")) == own
     query = np.frombuffer(own[5][3], np.float16)
-    nearest = data.to_table(nearest={"column": "emb", "q": query, "k": 1}, columns=["doc_id", "sent_idx"]).to_pylist()[
-        0
-    ]
+    nearest = data.to_table(
+        nearest={"column": "emb", "q": query, "k": 1}, columns=["doc_id", "sent_idx", "_distance"]
+    ).to_pylist()[0]
     assert (nearest["doc_id"], nearest["sent_idx"]) == own[5][:2]
     assert lance.dataset(str(tmp_path / "out/segments.lance")).count_rows() == data.count_rows()
 
