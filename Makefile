@@ -10,7 +10,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu,spacy,stanza,sat,s3,analysis,quality,sentence-transformers,train,evaluate,audio]" --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu,spacy,stanza,sat,s3,analysis,lance,quality,sentence-transformers,train,evaluate,audio]" --group dev
 	touch $@
 
 demo: setup

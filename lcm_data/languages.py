@@ -267,6 +267,9 @@ _BY_SCRIPT = {
     "kor-Kore": "kor_Hang",
 }
 
+UNWRITTEN = "Zxxx"
+"""The script of what is not written: sign languages, images."""
+
 _UNDETERMINED = {"und", "mul", "mis", "zxx"}
 
 
@@ -293,7 +296,9 @@ def parse_language(name: str) -> str:
 
     ``en``, ``eng``, ``en-GB``, ``en_US.UTF-8`` -> ``eng_Latn``; ``zh`` -> ``zho_Hans``, ``zh-TW`` -> ``zho_Hant``;
     ``ar`` -> ``arb_Arab``, ``no`` -> ``nob_Latn``. Regions and variants are ignored unless they change the script.
-    A script FLORES lacks for the language (``sr-Latn``) is refused, not mapped to the one it has.
+    A script FLORES lacks for the language (``sr-Latn``) is refused, not mapped to the one it has. What is not written
+    has the script ``Zxxx`` of ISO 15924, with any ISO 639-3 code before it: ``ase_Zxxx`` is American Sign Language,
+    ``zxx_Zxxx`` no language at all (images).
 
     Raises:
         UnknownNameError: no such language in FLORES-200; the message names the nearest.
@@ -301,6 +306,8 @@ def parse_language(name: str) -> str:
     if name in LANGUAGE_NAMES:
         return name
     language, script, region = _subtags(name)
+    if script == UNWRITTEN and re.fullmatch("[a-z]{3}", language):
+        return f"{language}_{UNWRITTEN}"
     member = _ALIASES.get(language)
     if member is None:
         raise UnknownNameError("language", name, FLORES_200)

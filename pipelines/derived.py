@@ -42,7 +42,7 @@ def check_place(origin: Files, corpus: Files, stage: str, setting: str, made: st
     source, out = _location(origin), _location(corpus)
     if source == out:
         raise UsageError(f"the {made} would take the place of those of {origin.root}. Give another folder for them.")
-    if f"{source}/".startswith(f"{out}/") or f"{out}/".startswith(f"{source}/"):
+    if overlaps(origin, corpus):
         raise UsageError(
             f"one of {origin.root} and {corpus.root} lies inside the other. Give a folder for the {made} "
             "that is neither in the corpus nor around it."
@@ -76,6 +76,12 @@ def document_units(
         specs.append((total, {"shard": shard.path, "groups": [start, stop]}))
     units = [Unit(number, total, spec) for number, (total, spec) in enumerate(specs)]
     return tuple(sorted(units, key=lambda unit: (-unit.rows, unit.id)))
+
+
+def overlaps(first: Files, second: Files) -> bool:
+    """Whether two places are the same, or one lies in the other."""
+    one, two = f"{_location(first)}/", f"{_location(second)}/"
+    return one.startswith(two) or two.startswith(one)
 
 
 def _location(files: Files) -> str:

@@ -19,11 +19,12 @@ settings.load_profile("lcm")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def worker_environment() -> Iterator[None]:
-    """Worker processes find the helpers of tests/support, and keep to one thread each."""
+def worker_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Worker processes find the helpers of tests/support, and keep to one thread each; caches are not the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH", "")])))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
         yield
 
 

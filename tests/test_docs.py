@@ -55,6 +55,24 @@ def test_sql_examples_give_rows(page: str, demo_folder: Path, monkeypatch: pytes
         assert duckdb.sql(block).fetchall(), block
 
 
+def test_the_page_about_exchange_runs_in_order(demo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands and its Python, one after the other, as in a notebook."""
+    pytest.importorskip("datasets", reason="needs the extra 'analysis'")
+    pytest.importorskip("lance", reason="needs the extra 'lance'")
+    monkeypatch.chdir(demo_folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    page = (ROOT / "docs/exchange.md").read_text("utf-8")
+    names: dict[str, object] = {}
+    for language, block in re.findall(r"^```(python|bash)\n(.*?)^```", page, flags=re.S | re.M):
+        if language == "python":
+            exec(compile(block, "docs/exchange.md", "exec"), names)  # noqa: S102
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            program, *words = shlex.split(line, comments=True)
+            assert program == "lcm-data"
+            app(words, standalone_mode=False)
+
+
 def command_lines() -> list[tuple[str, list[str]]]:
     lines = []
     for page in PAGES:

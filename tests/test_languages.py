@@ -129,3 +129,16 @@ def test_undetermined():
     assert is_undetermined("und")
     assert is_undetermined(" MUL")
     assert not is_undetermined("en")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("ase_Zxxx", "ase_Zxxx"), ("zxx-zxxx", "zxx_Zxxx"), ("ENG_ZXXX", "eng_Zxxx")]
+)
+def test_what_is_not_written_has_a_code(name, code):
+    assert parse_language(name) == code
+
+
+@pytest.mark.parametrize("name", ["en_Zxxx", "as1_Zxxx", "Zxxx", "ase_Zxx", "ase"])
+def test_what_is_not_written_needs_three_letters_and_the_script(name):
+    with pytest.raises(UnknownNameError):
+        parse_language(name)

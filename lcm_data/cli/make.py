@@ -284,7 +284,10 @@ _NOUNS = {
     "quantize": "sentences",
     "decode": "sentences",
     "generate": "documents",
+    "import": "rows",
 }
+_MODULES = {"import": "import_vectors"}
+"""Verbs whose name no module can have."""
 
 
 def run_verb(
@@ -303,7 +306,7 @@ def run_verb(
     from pipelines.config import load_config
     from pipelines.stage import dry_run as estimate
 
-    module = import_module(f"pipelines.{verb}")
+    module = import_module(f"pipelines.{_MODULES.get(verb, verb)}")
     settings = load_config(getattr(module, f"{verb.capitalize()}Config"), config, values)
     if print_config:
         render.settings(settings.model_dump(mode="json"), json)

@@ -40,6 +40,7 @@ FORMATS: dict[str, str] = {
 COMPRESSIONS: dict[str, str] = {".gz": "gz", ".zst": "zst"}
 """Second suffix -> compression; not for Parquet and audio, which compress inside."""
 
+_UNCOMPRESSED = ("parquet", "audio")
 _EDGE_BYTES = 64 << 10
 _MAGIC = frozenset("*?[")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -80,12 +81,15 @@ class _Found:
 
 
 def list_inputs(
-    patterns: Sequence[str | os.PathLike[str]], *, storage_options: Mapping[str, Any] | None = None
+    patterns: Sequence[str | os.PathLike[str]],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    formats: Mapping[str, str] = FORMATS,
 ) -> Inputs:
     """List input files.
 
     Each pattern is a file, a folder (searched recursively), a glob (``**`` too), or an fsspec URL of any of these.
-    Formats follow from suffixes: see ``FORMATS`` and ``COMPRESSIONS``.
+    Formats follow from suffixes: see ``COMPRESSIONS`` and ``formats``, by default ``FORMATS``.
 
     Raises:
         InputError: a pattern matches nothing or (part of) a corpus of ours, a file given by its own name is of no
@@ -100,45 +104,49 @@ def list_inputs(
             if not entry.uri.isascii() and entry.uri.encode("utf-8", "ignore").decode() != entry.uri:
                 raise InputError(f"the file name {entry.uri!r} is not UTF-8, and so cannot be an id. Rename it.")
     skipped = []
-    formats: dict[str, tuple[str, str | None]] = {}
+    known: dict[str, tuple[str, str | None]] = {}
     for entry in found.values():
-        kind = file_format(entry.uri)
+        kind = file_format(entry.uri, formats)
         hidden = any(part.startswith((".", "_")) for part in entry.name.split("/"))
         if entry.explicit and kind is None:
-            raise InputError(f"{entry.uri!r} is of no known format. Known suffixes: {_known()}. Rename or convert it.")
+            raise InputError(
+                f"{entry.uri!r} is of no known format. Known suffixes: {_known(formats)}. Rename or convert it."
+            )
         if kind is None or (hidden and not entry.explicit):
             skipped.append(entry.uri)
         else:
-            formats[entry.uri] = kind
-    if not formats:
+            known[entry.uri] = kind
+    if not known:
         listed = ", ".join(repr(os.fspath(pattern)) for pattern in patterns) or "nothing"
-        raise InputError(f"no input files in {listed} ({len(skipped)} of other formats). Known suffixes: {_known()}.")
-    names = _names([found[uri] for uri in sorted(formats)])
+        raise InputError(
+            f"no input files in {listed} ({len(skipped)} of other formats). Known suffixes: {_known(formats)}."
+        )
+    names = _names([found[uri] for uri in sorted(known)])
     with ThreadPoolExecutor(16) as threads:  # two small reads a file: slow one by one on object stores
         prints = threads.map(lambda uri: _fingerprint(uri, storage_options), names)
         files = tuple(
-            InputFile(
-                uri=uri, name=name, format=formats[uri][0], compression=formats[uri][1], size=size, fingerprint=mark
-            )
+            InputFile(uri=uri, name=name, format=known[uri][0], compression=known[uri][1], size=size, fingerprint=mark)
             for (uri, name), (size, mark) in zip(names.items(), prints, strict=True)
         )
     return Inputs(files, tuple(sorted(skipped)))
 
 
-def file_format(uri: str) -> tuple[str, str | None] | None:
+def file_format(uri: str, formats: Mapping[str, str] = FORMATS) -> tuple[str, str | None] | None:
     """Format and compression by suffix: ``x.jsonl.gz`` -> ("jsonl", "gz"); None if unknown."""
     stem, suffix = os.path.splitext(uri.lower())
     compression = COMPRESSIONS.get(suffix)
     if compression is not None:
         suffix = os.path.splitext(stem)[1]
-    kind = FORMATS.get(suffix)
-    if kind is None or (kind in ("parquet", "audio") and compression is not None):
+    kind = formats.get(suffix)
+    if kind is None or (compression is not None and (kind in _UNCOMPRESSED or formats is not FORMATS)):
         return None
     return kind, compression
 
 
-def _known() -> str:
-    plain = " ".join(FORMATS)
+def _known(formats: Mapping[str, str]) -> str:
+    plain = " ".join(formats)
+    if formats is not FORMATS:
+        return plain
     return f"{plain}; those of text but .parquet also with {' or '.join(COMPRESSIONS)}"
 
 

@@ -33,8 +33,7 @@ from lcm_data.workers.output import (
     shaped,
 )
 from lcm_data.workers.speech import COLUMNS, Clip, SpeechEncoders, clips_of, encode_clips
-
-Float32 = np.ndarray[Any, np.dtype[np.float32]]
+from lcm_data.workers.storable import Float32, is_storable, norms_of
 
 logger = logging.getLogger(__name__)
 
@@ -166,8 +165,8 @@ class EncodeWorker:
                 for numbers, prepared, vectors in block.done:
                     seen.fill(numbers, prepared)
                     emb[numbers] = vectors
-        norms = _norms(emb)
-        for index in np.flatnonzero(~self._storable(emb, norms)):
+        norms = norms_of(emb)
+        for index in np.flatnonzero(~is_storable(emb, norms, self.store_dtype)):
             error = f"not finite, or too large or too small for {self.store_dtype}: its length is {norms[index]:g}"
             failed.setdefault(int(index), ("invalid_embedding", error))
         busy = sum(encoder.busy_seconds for encoder in encoders) - busy_before
@@ -197,14 +196,6 @@ class EncodeWorker:
             refuse_to_blame_all("encoder", "sentences", len(numbers), errors)
             failed |= {numbers[i]: ("encoder_error", f"{type(error).__name__}: {error}") for i, error in errors}
         return failed
-
-    def _storable(self, emb: Float32, norms: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Rows that are finite in the type they are stored in, and so long that it keeps 99 % of them at least."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            stored = emb.astype(self.store_dtype, copy=False)
-        # Among the smallest numbers of a type, rounding moves each by up to half a step, however small it is.
-        rounding = 0.5 * float(np.finfo(self.store_dtype).smallest_subnormal) * np.sqrt(emb.shape[1])
-        return np.isfinite(stored).all(1) & np.isfinite(norms) & (norms > 100 * rounding)  # type: ignore[no-any-return]
 
     def _assemble(
         self,
@@ -253,13 +244,6 @@ class EncodeWorker:
         others = tuple(f".{other}" for other in self.speech if other != lang)
         facts = {k: v for k, v in self.metadata.items() if not (k.startswith(SPEECH_ENCODER) and k.endswith(others))}
         return {**facts, "stage": "embeddings", "split": split, "lang": lang}
-
-
-def _norms(emb: Float32) -> Float32:
-    """Lengths [N] of vectors [N, D]; squares are summed in float64, where they neither overflow nor vanish."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms: Float32 = np.sqrt(np.einsum("nd,nd->n", emb, emb, dtype=np.float64)).astype(np.float32)
-    return norms
 
 
 def _drop(loaded: _Loaded, failed: dict[int, tuple[str, str]]) -> None:

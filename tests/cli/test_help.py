@@ -18,7 +18,9 @@ from pipelines.decode import DecodeConfig
 from pipelines.encode import EncodeConfig
 from pipelines.evaluate import EvaluateConfig
 from pipelines.evaluate_space import EvaluateSpaceConfig
+from pipelines.export import ExportConfig
 from pipelines.generate import GenerateConfig
+from pipelines.import_vectors import ImportConfig
 from pipelines.normalize import NormalizeConfig
 from pipelines.quantize import QuantizeConfig
 from pipelines.segment import SegmentConfig
@@ -30,6 +32,8 @@ CONFIGS: dict[str, Any] = {
     "quantize": QuantizeConfig,
     "normalize": NormalizeConfig,
     "decode": DecodeConfig,
+    "import": ImportConfig,
+    "export": ExportConfig,
     "evaluate-space": EvaluateSpaceConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
@@ -47,6 +51,9 @@ def test_the_verbs() -> None:
         "quantize",
         "normalize",
         "decode",
+        "import",
+        "export",
+        "card",
         "status",
         "verify",
         "inspect",
