@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -30,6 +31,7 @@ MANIFEST = "manifest.json"
 TENSORS = "codebooks.safetensors"
 MAX_UNITS = 65536
 """Codes are stored as uint16."""
+_DECODED_ROWS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,10 +238,16 @@ class Codebook:
         levels = codes_NL.shape[1] if levels is None else levels
         if not 0 <= levels <= codes_NL.shape[1]:
             raise UsageError(f"levels: got {levels}, allowed: 0 to {codes_NL.shape[1]} (the columns of the codes).")
+        if levels and "torch" in sys.modules:  # the same bits in less than half the time
+            from lcm_data.quantize.torch_engine import sums_of_units
+
+            return sums_of_units(self.tables_MKD, codes_NL[:, :levels])
         x_ND = np.zeros((len(codes_NL), self.dim), dtype=np.float32)
-        for rows in blocks(len(codes_NL), 1024):  # the sums of a block stay in the cache
+        units = np.empty((_DECODED_ROWS, self.dim), dtype=np.float32)
+        for rows in blocks(len(codes_NL), _DECODED_ROWS):  # the sums of a block stay in the cache
             for level in range(levels):
-                x_ND[rows] += self.tables_MKD[level][codes_NL[rows, level]]
+                ids = codes_NL[rows, level].astype(np.intp)
+                x_ND[rows] += np.take(self.tables_MKD[level], ids, axis=0, out=units[: len(ids)], mode="clip")
         return x_ND
 
     def cumulative(self, codes_NL: Array) -> Array:

@@ -10,6 +10,8 @@ from lcm_data.errors import UsageError
 from lcm_data.quantize.vectors import BLOCK_ROWS
 
 _FLOAT = 4
+GROWING_SIZE = 64
+"""Dimensions of the reduced copy that the trainer ``growing`` makes of the rows, and of the part it works on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +54,13 @@ def estimate(
     matrix = num_rows * dim * _FLOAT
     # The residuals are the one full copy of the sample; FAISS's progressive trainer keeps its rows rotated and,
     # while it works, cut to the current dimensions.
-    copies = 2 if trainer == "progressive" else 0
+    copies = 2 if trainer == "progressive" else 2 * GROWING_SIZE / dim if trainer == "growing" else 0
     sums = num_units * dim * (8 + 2 * _FLOAT)
     per_row = 2 + 8 + 8  # unit, order, bounds
     return MemoryEstimate(
         residuals=(0 if overwrite else matrix) + num_heldout * dim * 2 * _FLOAT,
         tables=num_levels * num_units * dim * _FLOAT,
-        trainer=copies * matrix + sums + num_rows * per_row,
+        trainer=int(copies * matrix) + sums + num_rows * per_row,
         scratch=_scratch(engine, num_units, dim),
     )
 

@@ -4,7 +4,8 @@ bfloat16 alone would choose another unit for 2 to 6 % of the rows. So the four b
 in float32 wherever the best two are nearer to each other than rounding is large: the units are then those of a float32
 search for more than 99.9 % of the rows.
 
-Scores are x.c - |c|^2 / 2. The half norms take part in the matrix product, as three more dimensions: each is the sum of
+Scores are x.c - |c|^2 / 2, both counted from the mean of the units: what all vectors share would only cost precision.
+The half norms take part in the matrix product, as three more dimensions: each is the sum of
 three bfloat16 numbers. The best units are found without sorting all scores: units are grouped by their number modulo
 ``groups``, and the best R units are among the R groups with the largest maxima.
 
@@ -35,6 +36,8 @@ _SCORES = {"cpu": 1 << 22, "cuda": 1 << 25}
 _GROUPS = {16384: 256, 2048: 128, 128: 64}
 """Groups by the least number of units; fewer units than all of these are groups of one."""
 _CANDIDATES = 4
+_HALF_FROM = 32
+"""Dimensions from which bfloat16 is worth it; with fewer, many units may be nearer to each other than its rounding."""
 _ALIGN = 32
 _RESIDENT_SHARE = 0.7
 
@@ -45,6 +48,7 @@ class _Table:
 
     exact_KD: torch.Tensor
     half_norm_K: torch.Tensor
+    center_D: torch.Tensor
     mean_square_D: torch.Tensor
     scoring: torch.Tensor
     groups: int
@@ -92,7 +96,7 @@ class TorchEngine:
         counts = torch.zeros(num_units, dtype=torch.int64, device=self._device)
         for rows in blocks(len(x_ND), _SUM_ROWS):
             x = self._send(x_ND[rows])
-            ids = self._nearest(x, table)
+            ids = self._nearest(x, table, candidates=1)
             count = torch.bincount(ids, minlength=num_units)
             # A bag a unit, its rows in order: the same sum every time, on a GPU, too.
             starts = count.cumsum(0) - count
@@ -123,12 +127,14 @@ class TorchEngine:
 
     # -- search --------------------------------------------------------------------------------------------------
 
-    def _nearest(self, x_ND: torch.Tensor, table: _Table, subtract: bool = False) -> torch.Tensor:
+    def _nearest(
+        self, x_ND: torch.Tensor, table: _Table, candidates: int = _CANDIDATES, subtract: bool = False
+    ) -> torch.Tensor:
         """Nearest unit [N] int64 of every row; ``subtract`` replaces the rows by what it leaves."""
         ids_N = torch.empty(len(x_ND), dtype=torch.int64, device=x_ND.device)
         for rows in self._blocks(len(x_ND), table):
             x = x_ND[rows]
-            scores, found = self._best(x, table, _CANDIDATES if self._dtype == torch.bfloat16 else 1)
+            scores, found = self._best(x, table, candidates if table.scoring.dtype == torch.bfloat16 else 1)
             best = found[:, 0]
             if found.shape[1] > 1:
                 unsure = (scores[:, 0] - scores[:, 1] <= _rounding(x, scores[:, 0], table)).nonzero()[:, 0]
@@ -144,11 +150,17 @@ class TorchEngine:
     def _best(self, x_ND: torch.Tensor, table: _Table, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores float32 and numbers of the ``count`` units that score highest, best first."""
         num_rows, dim = x_ND.shape
-        padded = torch.zeros((num_rows, table.scoring.shape[1]), dtype=self._dtype, device=x_ND.device)
-        padded[:, :dim] = x_ND
-        padded[:, dim : dim + 3] = 1
+        padded = x_ND.new_empty((num_rows, table.scoring.shape[1]), dtype=table.scoring.dtype)
+        padded[:, :dim] = x_ND - table.center_D
+        padded[:, dim:] = 1  # times zero after the three parts of the half norms
         scores = torch.mm(padded, table.scoring.T).view(num_rows, -1, table.groups)  # unit = size * groups + group
         count = min(count, len(table.exact_KD))
+        if count == 1:
+            group = scores.amax(dim=1).argmax(dim=1, keepdim=True)
+            top, place = scores.gather(2, group[:, None, :].expand(-1, scores.shape[1], -1))[:, :, 0].max(
+                1, keepdim=True
+            )
+            return top.float(), (place * table.groups + group).clamp_(max=len(table.exact_KD) - 1)
         groups = scores.amax(dim=1).topk(min(count, table.groups), dim=1).indices
         members = scores.gather(2, groups[:, None, :].expand(-1, scores.shape[1], -1)).flatten(1)
         top, place = members.topk(min(count, members.shape[1]), dim=1)
@@ -157,7 +169,7 @@ class TorchEngine:
         return top.float(), found.clamp_(max=len(table.exact_KD) - 1)  # padding wins only where all scores are NaN
 
     def _exact(self, x_ND: torch.Tensor, table: _Table, ids_NC: torch.Tensor) -> torch.Tensor:
-        units = table.exact_KD[ids_NC.flatten()].view(*ids_NC.shape, -1)
+        units = table.exact_KD[ids_NC.flatten()].view(*ids_NC.shape, x_ND.shape[1])
         return torch.matmul(units, x_ND[:, :, None])[:, :, 0] - table.half_norm_K[ids_NC]
 
     def _blocks(self, num_rows: int, table: _Table) -> Iterator[slice]:
@@ -174,22 +186,35 @@ class TorchEngine:
     def _table(self, table_KD: Array, metric: Metric) -> _Table:
         exact = self._send(table_KD)
         num_units, dim = exact.shape
+        dtype = self._dtype if dim >= _HALF_FROM else torch.float32
         half_norm = exact.square().sum(dim=1) / 2 if metric == "l2" else exact.new_zeros(num_units)
+        center = exact.mean(dim=0) if metric == "l2" else exact.new_zeros(dim)
+        centered = exact - center
         groups = next((groups for least, groups in _GROUPS.items() if num_units >= least), num_units)
         rows = math.ceil(num_units / groups) * groups
-        scoring = torch.zeros((rows, math.ceil((dim + 3) / _ALIGN) * _ALIGN), dtype=self._dtype, device=self._device)
-        scoring[:num_units, :dim] = exact
-        rest = -half_norm
+        scoring = torch.zeros((rows, math.ceil((dim + 3) / _ALIGN) * _ALIGN), dtype=dtype, device=self._device)
+        scoring[:num_units, :dim] = centered
+        rest = -centered.square().sum(dim=1) / 2 if metric == "l2" else half_norm
         for place in range(dim, dim + 3):
             scoring[:num_units, place] = rest
             rest = rest - scoring[:num_units, place].float()
         scoring[num_units:, dim] = -math.inf
-        return _Table(exact, half_norm, exact.square().mean(dim=0), scoring, groups)
+        return _Table(exact, half_norm, center, centered.square().mean(dim=0), scoring, groups)
+
+
+def sums_of_units(tables_MKD: Array, codes_NL: Array) -> Array:
+    """The sum [N, D] float32 of the units that each row of codes names, level after level, on the CPU."""
+    num_levels, num_units, dim = tables_MKD.shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        units = torch.from_numpy(tables_MKD.reshape(num_levels * num_units, dim))
+    first = np.arange(codes_NL.shape[1], dtype=np.int64) * num_units
+    return F.embedding_bag(torch.from_numpy(codes_NL.astype(np.int64) + first), units, mode="sum").numpy()
 
 
 def _rounding(x_ND: torch.Tensor, best_N: torch.Tensor, table: _Table) -> torch.Tensor:
     """How far two scores may have moved against each other: by rounding the result, and the factors (8 sigma)."""
-    spread_N = (x_ND.square() @ table.mean_square_D).sqrt()
+    spread_N = ((x_ND - table.center_D).square() @ table.mean_square_D).sqrt()
     return best_N.abs() * 2**-7 + spread_N * 2**-6
 
 

@@ -15,6 +15,7 @@ from jobs import COMMAND
 
 from lcm_data.cli.app import app
 from pipelines.decode import DecodeConfig
+from pipelines.dequantize import DequantizeConfig
 from pipelines.encode import EncodeConfig
 from pipelines.evaluate import EvaluateConfig
 from pipelines.evaluate_space import EvaluateSpaceConfig
@@ -30,6 +31,7 @@ CONFIGS: dict[str, Any] = {
     "quantize": QuantizeConfig,
     "normalize": NormalizeConfig,
     "decode": DecodeConfig,
+    "dequantize": DequantizeConfig,
     "evaluate-space": EvaluateSpaceConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
@@ -47,6 +49,8 @@ def test_the_verbs() -> None:
         "quantize",
         "normalize",
         "decode",
+        "dequantize",
+        "codebook",
         "status",
         "verify",
         "inspect",
