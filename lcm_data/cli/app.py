@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lcm_data.cli import codebook, demo, evaluate, evaluate_space, generate, look, make, models, train
+from lcm_data.cli import codebook, demo, evaluate, evaluate_codes, evaluate_space, generate, look, make, models, train
 from lcm_data.version import __version__
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ look.register(app)
 models.register(app)
 codebook.register(app)
 evaluate_space.register(app)
+evaluate_codes.register(app)
 train.register(app)
 generate.register(app)
 evaluate.register(app)

@@ -8,7 +8,10 @@ import typer
 
 from lcm_data.cli.options import JsonOption
 
-codebook = typer.Typer(no_args_is_help=True, help="Codebooks: what one holds, to FAISS and back.")
+codebook = typer.Typer(
+    no_args_is_help=True,
+    help="What a codebook holds; to FAISS and back.\n\nExample: lcm-data codebook show my-corpus",
+)
 
 WhereArgument = Annotated[str, typer.Argument(help="Folder of a codebook, or a corpus.", show_default=False)]
 ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]

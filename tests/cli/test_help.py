@@ -18,6 +18,7 @@ from pipelines.decode import DecodeConfig
 from pipelines.dequantize import DequantizeConfig
 from pipelines.encode import EncodeConfig
 from pipelines.evaluate import EvaluateConfig
+from pipelines.evaluate_codes import EvaluateCodesConfig
 from pipelines.evaluate_space import EvaluateSpaceConfig
 from pipelines.generate import GenerateConfig
 from pipelines.normalize import NormalizeConfig
@@ -33,6 +34,7 @@ CONFIGS: dict[str, Any] = {
     "decode": DecodeConfig,
     "dequantize": DequantizeConfig,
     "evaluate-space": EvaluateSpaceConfig,
+    "evaluate-codes": EvaluateCodesConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
 }
@@ -55,6 +57,7 @@ def test_the_verbs() -> None:
         "verify",
         "inspect",
         "evaluate-space",
+        "evaluate-codes",
         "models",
         "train",
         "generate",
