@@ -66,7 +66,6 @@ def test_what_dequantize_refuses(call: Call, finished: Path, tmp_path: Path) -> 
     assert "allowed: 1 to 2" in call("dequantize", finished, tmp_path / "out", "--levels", 3, code=2).err
     assert "Give another folder" in call("dequantize", finished, finished, code=2).err
     corpus = copy(finished, tmp_path / "other")
-    call("quantize", finished, "--levels", 2, "--units", 8, "--dry-run")
     call("quantize", corpus, "--levels", 2, "--units", 8, "--seed", 5, "--iterations", 2, "--overwrite")
     message = call("dequantize", finished, tmp_path / "out", "--codebook", corpus / "codebook", code=4).err
     assert "were made with the codebook" in message
