@@ -13,6 +13,7 @@
     |   +-- SpaceError             4  vectors of two embedding spaces would be mixed
     +-- VerificationError          5  what is on disk is not what the commit records say
     +-- RejectRateError            5  more rows were rejected than allowed
+    +-- QualityError               5  a figure is beyond the limit given for it
     +-- InterruptedRunError  130/143  SIGINT or SIGTERM: running units were committed, a rerun resumes
 
 Messages say what was given, what is allowed and what to do next. Rows that cannot be processed are not
@@ -116,6 +117,12 @@ class VerificationError(LcmDataError):
 
 class RejectRateError(LcmDataError):
     """More rows were rejected than allowed."""
+
+    exit_code = 5
+
+
+class QualityError(LcmDataError):
+    """A figure is beyond the limit given for it; the report with all of them was written."""
 
     exit_code = 5
 

@@ -12,8 +12,10 @@ from pydantic import Field
 from lcm_data.corpus import StageData
 from lcm_data.errors import CheckpointError, PlanMismatchError, UsageError
 from lcm_data.progress import Show, silent
+from lcm_data.quantize import memory
 from lcm_data.quantize.codebook import Codebook, LevelQuality, Provenance
-from lcm_data.quantize.fit import FitOptions, fit_codebook
+from lcm_data.quantize.engines import choose_engine
+from lcm_data.quantize.fit import FitOptions, estimate_memory, fit_codebook
 from lcm_data.quantize.storage import load_codebook, save_codebook
 from lcm_data.space import check_same_space, space_of
 from lcm_data.store.files import Files, LocalFiles, absolute, open_files
@@ -21,7 +23,7 @@ from lcm_data.store.plan import Plan
 from lcm_data.workers.quantize import QuantizeWorker
 from pipelines.config import VerbConfig
 from pipelines.encode import shard_units
-from pipelines.sampling import num_sample_rows, sample_embeddings
+from pipelines.sampling import num_heldout_rows, num_sample_rows, sample_embeddings
 from pipelines.stage import (
     Report,
     Stage,
@@ -46,7 +48,10 @@ class QuantizeConfig(VerbConfig):
     sample_rows: int | None = Field(None, ge=1, description="Rows to fit on, at most; by default 1000 a unit.")
     alpha: float = Field(0.5, ge=0, le=1, description="Languages share the sample in proportion to rows ** alpha.")
     iterations: int = Field(10, ge=1, description="k-means steps of a level.")
-    trainer: str = Field("spherical", description="spherical, or progressive as the paper.")
+    engine: str = Field("auto", description="faiss, torch, or auto: torch for large codebooks where it is installed.")
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    trainer: str = Field("auto", description="growing, spherical, or progressive as the paper; auto: by the engine.")
+    beam: int = Field(1, ge=1, le=256, description="Codes kept while encoding; 1 alone has exact prefixes.")
     seed: int = Field(0, ge=0, description="Of sample and fit.")
     codebook: str | None = Field(None, description="A fitted codebook to use instead of fitting one.")
 
@@ -57,6 +62,8 @@ class QuantizeConfig(VerbConfig):
             num_levels=self.levels,
             num_units=self.units,
             iterations=self.iterations,
+            engine=self.engine,
+            device=self.device,
             trainer=self.trainer,
             seed=self.seed,
             threads=self.threads or None,
@@ -77,27 +84,37 @@ def make_stage(config: QuantizeConfig) -> Stage:
     if chosen is not None and given is not None:
         _check_fits(given, data, chosen)
         settings: dict[str, Any] = {"codebook": given.fingerprint}
+        size = {"num_levels": given.num_levels, "num_units": given.num_units}
+        engine = choose_engine(config.engine, **size, dim=given.dim)
     else:
-        options = config.fit_options
+        options = config.fit_options.chosen(data.dim)
         settings = {"fit": {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units}}
-        settings["fit"].pop("threads")  # not a matter of what is fitted
+        for name in ("threads", "device"):  # not a matter of what is fitted
+            settings["fit"].pop(name)
         settings["fit"]["alpha"] = config.alpha
+        engine = options.engine
+    settings |= {"engine": engine, "beam": config.beam}
     inputs = shard_inputs(data.manifest.shards)
 
     def make_plan() -> Plan:
         if config.codebook is None:
             _check_enough(config, data)
-        notes = {"provenance": provenance_metadata(data.manifest.provenance), "upstream": data.manifest.plan_hash}
+        made = {**data.manifest.provenance, "engine": engine, "beam": config.beam}
+        notes = {"provenance": provenance_metadata(made), "upstream": data.manifest.plan_hash}
         return Plan("codes", settings, inputs, shard_units(data.manifest), notes)
 
     def worker_with(codebook: Codebook, plan: Plan) -> QuantizeWorker:
         facts = {"codebook": codebook.fingerprint, "levels": codebook.num_levels, "units": codebook.num_units}
+        facts |= {"engine": engine, "beam": config.beam}
         return QuantizeWorker(
             source=data.files.root,
             target=target.root,
             codebook=chosen or home.root,
             plan_hash=plan.hash,
             metadata=provenance_metadata({**data.manifest.provenance, **facts}),
+            engine=engine,
+            device=config.device,
+            beam=config.beam,
         )
 
     def make_worker(plan: Plan) -> QuantizeWorker:
@@ -123,6 +140,13 @@ def _check_enough(config: QuantizeConfig, data: StageData) -> None:
             f"{rows:,} sentences to fit on are fewer than the {config.units:,} units of a codebook. Use smaller "
             "--units, more --sample-rows, or a larger corpus (only its split 'train' counts)."
         )
+    # Of the sample 2.5 times its size is held while it is chosen, in its stored type; then the fit has it as float32.
+    held = num_heldout_rows(data)
+    item = data.schema.field("emb").type.value_type.bit_width // 8
+    needed = estimate_memory(config.fit_options, rows, data.dim, num_heldout=held)
+    sampling = int(2.5 * (rows + held) * data.dim * item)
+    log.info("fitting on %d rows: memory %s; choosing them: %s", rows, needed, memory.gigabytes(sampling))
+    memory.require(needed, memory.available_memory())
 
 
 def _check_fits(codebook: Codebook, data: StageData, where: str) -> None:

@@ -41,6 +41,11 @@ def num_sample_rows(data: StageData, rows: int) -> int:
     return min(rows, total - _num_heldout(total))
 
 
+def num_heldout_rows(data: StageData) -> int:
+    """Rows ``sample_embeddings`` would hold out, about, found without reading any."""
+    return _num_heldout(_train_rows(data).total())
+
+
 def _num_heldout(total: int) -> int:
     return min(int(total * _HELDOUT_SHARE), _HELDOUT_ROWS)
 

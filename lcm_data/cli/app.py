@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from lcm_data.cli import demo, evaluate, evaluate_space, exchange, generate, look, make, models, train
+from lcm_data.cli import (
+    codebook,
+    demo,
+    evaluate,
+    evaluate_codes,
+    evaluate_space,
+    exchange,
+    generate,
+    look,
+    make,
+    models,
+    train,
+)
 from lcm_data.version import __version__
 
 app = typer.Typer(
@@ -46,7 +58,9 @@ make.register(app)
 exchange.register(app)
 look.register(app)
 models.register(app)
+codebook.register(app)
 evaluate_space.register(app)
+evaluate_codes.register(app)
 train.register(app)
 generate.register(app)
 evaluate.register(app)

@@ -92,7 +92,7 @@ def evaluate_space(
     if print_config:
         render.settings(settings.model_dump(mode="json"), json)
         return
-    with _progress(quiet or json) as show, contextlib.redirect_stdout(sys.stderr):
+    with progress(quiet or json) as show, contextlib.redirect_stdout(sys.stderr):
         report = pipeline.run(settings, show)
     if json:
         render.as_json(report.to_json())
@@ -173,7 +173,7 @@ def _notes(report: Report) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def progress(quiet: bool, verb: str = "evaluate-space") -> Iterator[Callable[[str, int, int], None]]:
     """A live bar on a terminal, a plain line now and then elsewhere, nothing when quiet."""
     if quiet:
         yield lambda job, done, total: None
@@ -186,16 +186,16 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
             task = bars.add_task("starting", total=None)
             yield lambda job, done, total: bars.update(task, description=job, completed=done, total=total)
     else:
-        yield _lines()
+        yield _lines(verb)
 
 
-def _lines() -> Callable[[str, int, int], None]:
+def _lines(verb: str) -> Callable[[str, int, int], None]:
     following = time.monotonic() + _LINE_SECONDS
 
     def show(job: str, done: int, total: int) -> None:
         nonlocal following
         if time.monotonic() >= following:
             following = time.monotonic() + _LINE_SECONDS
-            print(f"evaluate-space: {job}, {done:,} of {total:,}", file=sys.stderr, flush=True)
+            print(f"{verb}: {job}, {done:,} of {total:,}", file=sys.stderr, flush=True)
 
     return show

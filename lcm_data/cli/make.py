@@ -1,4 +1,4 @@
-"""The verbs that make the stages of a corpus: segment, encode, quantize, normalize, decode.
+"""The verbs that make the stages of a corpus: segment, encode, quantize, normalize, decode, dequantize.
 
 Each collects what was given, lets ``pipelines`` check it against the settings file, runs, and prints the report.
 """
@@ -44,7 +44,7 @@ _aloud = partial(option, panel="Speech")
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
-    for verb in (segment, encode, quantize, normalize, decode):
+    for verb in (segment, encode, quantize, normalize, decode, dequantize):
         app.command(rich_help_panel="Make", no_args_is_help=True)(verb)
 
 
@@ -155,7 +155,15 @@ def quantize(
     units: Annotated[int | None, _model("Centroids of a codebook.", default="8192")] = None,
     sample_rows: Annotated[int | None, _model("Rows to fit on, at most.", default="1000 a unit")] = None,
     iterations: Annotated[int | None, _model("k-means steps of a level.", default="10")] = None,
-    trainer: Annotated[str | None, _model("spherical or progressive (as the paper).", default="spherical")] = None,
+    engine: Annotated[str | None, _model("faiss, torch, or auto: torch if worth it.", default="auto")] = None,
+    device: Annotated[str | None, _model("auto, cpu or cuda.", default="auto")] = None,
+    trainer: Annotated[
+        str | None,
+        _model("growing, spherical, progressive (as the paper: the default of --engine faiss).", default="auto"),
+    ] = None,
+    beam: Annotated[
+        int | None, _model("Codes kept while encoding: nearer vectors, but exact prefixes only with 1.", default="1")
+    ] = None,
     seed: Annotated[int | None, _model("Of sample and fit.", default="0")] = None,
     codebook: Annotated[str | None, _model("Use this fitted codebook instead of fitting one.")] = None,
     config: ConfigOption = None,
@@ -267,6 +275,41 @@ def decode(
     )  # fmt: skip
 
 
+def dequantize(
+    codes: Annotated[str, typer.Argument(help="Corpus whose codes are decoded.", show_default=False)],
+    corpus: Annotated[str, typer.Argument(metavar="OUT", help="Corpus to make of them.", show_default=False)],
+    levels: Annotated[int | None, _model("Only the first levels of a code; by default all.")] = None,
+    codebook: Annotated[str | None, _model("Of the codes; by default the one beside them.")] = None,
+    store_dtype: Annotated[str | None, _model("Stored vectors: float16 or float32.", default="float16")] = None,
+    from_langs: Annotated[
+        list[str] | None, _input("Only codes of this language; repeatable.", flags="--from-lang")
+    ] = None,
+    splits: Annotated[list[str] | None, _input("Only this split; repeatable.", flags="--split")] = None,
+    config: ConfigOption = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    ray_address: RayAddressOption = None,
+    unit_timeout: TimeoutOption = None,
+    max_reject_rate: RejectRateOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Turn codes back into vectors: embeddings of a new corpus, under the same ids.
+
+    Say them with decode, measure them with evaluate-space, or train on them.
+
+    Example: lcm-data dequantize my-corpus my-corpus-16 --levels 16
+    """
+    run_verb(
+        "dequantize", given(**{k: v for k, v in locals().items() if k not in _HOW}),
+        config=config, dry_run=dry_run, print_config=print_config, json=json, quiet=quiet,
+    )  # fmt: skip
+
+
 def _refuse_file(corpus: str) -> None:
     """Inputs without a corpus after them: the last one would be taken for it."""
     if "://" not in corpus.removeprefix("file://") and os.path.isfile(corpus.removeprefix("file://")):
@@ -283,6 +326,7 @@ _NOUNS = {
     "encode": "sentences",
     "quantize": "sentences",
     "decode": "sentences",
+    "dequantize": "sentences",
     "generate": "documents",
     "import": "rows",
 }

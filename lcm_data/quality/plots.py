@@ -49,7 +49,7 @@ def _xsim(report: Report) -> Figure | None:
     if not found:
         return None
     langs = sorted(found, key=lambda lang: -found[lang].margin)
-    figure, (axes,) = _figure(7.5, 1.6 + _ROW_INCHES * len(langs))
+    figure, (axes,) = new_figure(7.5, 1.6 + _ROW_INCHES * len(langs))
     _bars(
         axes,
         langs,
@@ -69,7 +69,7 @@ def _autoencoding(report: Report) -> Figure | None:
     if not found:
         return None
     langs = sorted(found, key=lambda lang: found[lang].chrf)
-    figure, (axes,) = _figure(7.5, 1.6 + _ROW_INCHES * len(langs))
+    figure, (axes,) = new_figure(7.5, 1.6 + _ROW_INCHES * len(langs))
     _bars(axes, langs, {"chrF2": [found[lang].chrf for lang in langs], "BLEU": [found[lang].bleu for lang in langs]})
     axes.set_xlabel("score of decoded text against the original (higher is better)")
     axes.set_xlim(0, 100)
@@ -81,7 +81,7 @@ def _norms(report: Report) -> Figure:
     """All vectors as a histogram, and the percentiles of each language below each other."""
     langs = sorted(report.languages, key=lambda lang: report.languages[lang].space.norm.mean)
     height = 1.0 + _ROW_INCHES * len(langs)
-    figure, (top, below) = _figure(7.5, 3.4 + height, rows=2, heights=[2.2, height])
+    figure, (top, below) = new_figure(7.5, 3.4 + height, rows=2, heights=[2.2, height])
     _histogram(top, report.all_languages)
     top.set_title(f"All {report.all_languages.num_sentences:,} sentences", fontsize=10)
     at = np.arange(len(langs))
@@ -109,7 +109,7 @@ def _lengths(report: Report) -> Figure | None:
     """Score of every decoded sentence by its length, with the median of neighbours in length."""
     if not report.points:
         return None
-    figure, (axes,) = _figure(7.5, 4.5)
+    figure, (axes,) = new_figure(7.5, 4.5)
     from matplotlib import ticker
 
     lengths = np.concatenate([points.lengths for points in report.points.values()])
@@ -142,7 +142,7 @@ def _fragility(report: Report) -> Figure | None:
     if not found:
         return None
     names = [name for name in _SCORE_TITLES if all(name in each.curve.scores for each in found)]
-    figure, axes = _figure(9.5, 1.0 + 2.8 * len(names), rows=len(names), columns=2)
+    figure, axes = new_figure(9.5, 1.0 + 2.8 * len(names), rows=len(names), columns=2)
     levels = found[0].curve.levels
     buckets = sorted(
         {name for each in found for name in each.by_length}, key=lambda name: int(name.strip("+").split("-")[0])
@@ -195,9 +195,14 @@ def _shade(share: float) -> tuple[float, float, float]:
     return (float(mixed[0]), float(mixed[1]), float(mixed[2]))
 
 
-def _figure(
+def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, heights: Sequence[float] | None = None
 ) -> tuple[Figure, list[Axes]]:
+    """An empty figure and its axes, row by row.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

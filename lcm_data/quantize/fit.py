@@ -1,33 +1,33 @@
-"""Fits a codebook to a sample of embeddings, level by level, and can resume after the last finished level.
+"""Fits a codebook to a sample of embeddings, level by level, and can resume between and inside levels.
 
 At beam 1 residual quantization is k-means on what the levels before left over, so only one copy of the sample is
 kept and updated in place. (FAISS's own ``ResidualQuantizer`` ends with tables of all pairs of units: 541 GB at 64
 levels of 8192 units.) How one level is trained is in ``kmeans``; choosing the rows is in ``sample``.
 
 The same sample, options, library versions and number of threads give the same bytes on the same machine, resumed or
-not. Another machine, FAISS build or (trainer ``progressive``) number of threads may round differently.
+not. Another machine, another build of the engine or (trainer ``progressive``) number of threads may round differently.
 
 Shapes: N rows, K units, D dimensions.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from lcm_data.errors import PlanMismatchError, UnknownNameError, UsageError
+from lcm_data.errors import UnknownNameError, UsageError
 from lcm_data.quantize import memory
+from lcm_data.quantize.checkpoint import STEP_SECONDS, Checkpoint, NoSteps
 from lcm_data.quantize.codebook import MAX_UNITS, Codebook, LevelQuality, Provenance
-from lcm_data.quantize.faiss_setup import load_faiss
-from lcm_data.quantize.kmeans import TRAINERS, Trainer, assign
-from lcm_data.quantize.tensorfile import as_bytes, map_tensors, write_tensors
+from lcm_data.quantize.engines import Engine, choose_engine, load_engine
+from lcm_data.quantize.kmeans import TRAINERS, Trainer, default_trainer
+from lcm_data.quantize.tensorfile import as_bytes
 from lcm_data.quantize.vectors import Array, blocks, check_finite, check_matrix
 from lcm_data.tables import resolve
 
@@ -44,25 +44,34 @@ class FitOptions:
     ``iterations`` is the number of k-means steps of a level (``progressive`` takes them at each of 10 sizes).
     ``progressive`` is the paper's trainer and left 0.5 to 2 % less held-out error than ``spherical`` on synthetic
     data; ``spherical`` takes a third of its time and no copies of the sample. ``threads`` None means all that
-    OpenMP sees.
+    OpenMP sees. An ``engine`` of "auto" is chosen by the size of the codebook, a ``trainer`` of "auto" by the engine.
     """
 
     num_levels: int = 64
     num_units: int = 8192
     iterations: int = 10
-    trainer: str = "spherical"
+    engine: str = "auto"
+    device: str = "auto"
+    trainer: str = "auto"
     seed: int = 0
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.trainer not in TRAINERS and ":" not in self.trainer:
-            raise UnknownNameError("trainer", self.trainer, TRAINERS)
+        if self.trainer not in ("auto", *TRAINERS) and ":" not in self.trainer:
+            raise UnknownNameError("trainer", self.trainer, ["auto", *TRAINERS])
+        choose_engine(self.engine, num_levels=1, num_units=1, dim=1)
         limits = {"num_levels": (1, 4096), "num_units": (2, MAX_UNITS), "iterations": (1, 1000), "seed": (0, 2**63 - 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise UsageError(f"{name}: got {getattr(self, name)}, allowed: {low} to {high}.")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads: got {self.threads}, allowed: 1 or more, or none given for all.")
+
+    def chosen(self, dim: int) -> FitOptions:
+        """The same with the engine and trainer that "auto" means for vectors of ``dim`` dimensions."""
+        engine = choose_engine(self.engine, num_levels=self.num_levels, num_units=self.num_units, dim=dim)
+        trainer = default_trainer(self.engine) if self.trainer == "auto" else self.trainer
+        return replace(self, engine=engine, trainer=trainer)
 
 
 Progress = Callable[[LevelQuality], None]
@@ -73,10 +82,12 @@ def estimate_memory(
     options: FitOptions, num_rows: int, dim: int, *, num_heldout: int = 0, overwrite: bool = False
 ) -> memory.MemoryEstimate:
     """Bytes ``fit_codebook`` allocates on top of its arguments; ``str()`` of it is a line for people."""
+    options = options.chosen(dim)
     return memory.estimate(
         num_levels=options.num_levels,
         num_units=options.num_units,
         trainer=options.trainer,
+        engine=options.engine,
         num_rows=num_rows,
         dim=dim,
         num_heldout=num_heldout,
@@ -93,17 +104,21 @@ def fit_codebook(
     progress: Progress | None = None,
     checkpoint_dir: str | Path | None = None,
     overwrite: bool = False,
+    step_seconds: float = STEP_SECONDS,
 ) -> Codebook:
     """Fit ``options.num_levels`` tables to ``train_ND`` and measure them on ``heldout_ND`` (float16/32/64, finite).
 
     ``overwrite`` lets a writable float32 ``train_ND`` be used up as working memory. With ``checkpoint_dir``, every
-    finished level is saved there and a rerun with the same arguments continues after the last one.
+    finished level is saved there, and of the one in the making a step every ``step_seconds``; a rerun with the same
+    arguments continues there.
 
     Raises:
         UsageError: arrays that do not fit, fewer rows than units, or more memory needed than there is.
         PlanMismatchError: the checkpoint is of another sample or other options.
-        MissingExtraError: FAISS is not installed.
+        MissingExtraError: the engine is not installed.
     """
+    check_matrix(train_ND, name="train")
+    options = options.chosen(train_ND.shape[1])
     _check_sample(train_ND, heldout_ND, options)
     in_place = overwrite and train_ND.dtype == np.float32 and train_ND.flags.c_contiguous and train_ND.flags.writeable
     dim = train_ND.shape[1]
@@ -113,25 +128,27 @@ def fit_codebook(
         "fit of %d x %d units on %d rows: memory %s", options.num_levels, options.num_units, len(train_ND), needed
     )
 
-    with _threads(options.threads):
+    engine = load_engine(options.engine, options.device)
+    with engine.threads(options.threads):
         residual = train_ND if in_place else _copy_float32(train_ND)
         heldout = _copy_float32(heldout_ND)
-        facts = _facts(residual, heldout, options, provenance)
-        checkpoint = _Checkpoint(Path(checkpoint_dir), facts) if checkpoint_dir is not None else None
-        tables, quality = _fit_levels(residual, heldout, options, progress, checkpoint)
+        facts = _facts(residual, heldout, options, provenance, engine)
+        checkpoint = Checkpoint(Path(checkpoint_dir), facts, step_seconds) if checkpoint_dir is not None else None
+        tables, quality = _fit_levels(engine, residual, heldout, options, progress, checkpoint)
     fit = {name: facts[name] for name in ("options", "engine", "train_rows", "heldout_rows")}
     return Codebook.build(tables, provenance, fit=fit, quality=tuple(quality))
 
 
 def _fit_levels(
+    engine: Engine,
     residual_ND: Array,
     heldout_HD: Array,
     options: FitOptions,
     progress: Progress | None,
-    checkpoint: _Checkpoint | None,
+    checkpoint: Checkpoint | None,
 ) -> tuple[Array, list[LevelQuality]]:
     trainer: Trainer = resolve(TRAINERS, options.trainer, "trainer")
-    measure = _Measure(residual_ND, heldout_HD, options.num_units)
+    measure = _Measure(engine, residual_ND, heldout_HD, options.num_units)
     tables = np.empty((options.num_levels, options.num_units, residual_ND.shape[1]), dtype=np.float32)
     quality: list[LevelQuality] = []
     for level in range(options.num_levels):
@@ -140,8 +157,9 @@ def _fit_levels(
             tables[level], ids = saved
         else:
             seed = int(np.random.SeedSequence([options.seed, level]).generate_state(1)[0])
-            tables[level] = trainer(residual_ND, options.num_units, options.iterations, seed)
-            ids, _ = assign(residual_ND, tables[level])
+            steps = checkpoint.steps(level) if checkpoint else NoSteps()
+            tables[level] = trainer(engine, residual_ND, options.num_units, options.iterations, seed, steps)
+            ids = engine.assign(residual_ND, tables[level])
             if checkpoint:
                 checkpoint.save(level, tables[level], ids)
         quality.append(measure.level(tables[level], ids))
@@ -154,7 +172,8 @@ def _fit_levels(
 class _Measure:
     """Subtracts one level after the other from the sample and the held-out rows, in place, and measures the rest."""
 
-    def __init__(self, residual_ND: Array, heldout_HD: Array, num_units: int) -> None:
+    def __init__(self, engine: Engine, residual_ND: Array, heldout_HD: Array, num_units: int) -> None:
+        self._engine = engine
         self._residual, self._heldout, self._original = residual_ND, heldout_HD, heldout_HD.copy()
         self._num_units = num_units
         self._train_variance = _variance(residual_ND)
@@ -163,7 +182,7 @@ class _Measure:
 
     def level(self, table_KD: Array, ids_N: Array) -> LevelQuality:
         train_error = _subtract(self._residual, table_KD, ids_N)
-        heldout_error = _subtract(self._heldout, table_KD, assign(self._heldout, table_KD)[0])
+        heldout_error = _subtract(self._heldout, table_KD, self._engine.assign(self._heldout, table_KD))
         counts = np.bincount(ids_N, minlength=self._num_units)
         share = counts[counts > 0] / counts.sum()
         self._num_done += 1
@@ -246,53 +265,17 @@ def _copy_float32(x_ND: Array) -> Array:
     return result
 
 
-def _facts(train: Array, heldout: Array, options: FitOptions, provenance: Provenance) -> dict[str, Any]:
+def _facts(train: Array, heldout: Array, options: FitOptions, provenance: Provenance, engine: Engine) -> dict[str, Any]:
     """Everything the result depends on, as JSON; not the number of threads, which may change between two runs."""
-    faiss = load_faiss()
     chosen = asdict(options)
-    del chosen["threads"]
+    for name in ("threads", "engine", "device"):
+        del chosen[name]
     return {
         "options": chosen,
-        "engine": {"name": "faiss", "faiss": faiss.__version__, "numpy": np.__version__},
+        "engine": engine.facts,
         "train_rows": len(train),
         "heldout_rows": len(heldout),
         "train_hash": xxhash.xxh3_128_hexdigest(as_bytes(train)),
         "heldout_hash": xxhash.xxh3_128_hexdigest(as_bytes(heldout)),
         "provenance": asdict(provenance),
     }
-
-
-@contextlib.contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
-    faiss = load_faiss()
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(wanted or before)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
-
-
-class _Checkpoint:
-    """Finished levels in a directory: the table and the units of the sample, so a resume need not search again."""
-
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        self._folder, self._facts = folder, facts
-
-    def _path(self, level: int) -> Path:
-        return self._folder / f"level-{level:04d}.safetensors"
-
-    def save(self, level: int, table_KD: Array, ids_N: Array) -> None:
-        write_tensors(self._path(level), {"table": table_KD, "ids": ids_N}, self._facts)
-
-    def load(self, level: int) -> tuple[Array, Array] | None:
-        if not self._path(level).exists():
-            return None
-        tensors, facts = map_tensors(self._path(level))
-        different = sorted(name for name in self._facts if facts.get(name) != self._facts[name])
-        if different:
-            raise PlanMismatchError(
-                f"{self._path(level)} was made with another {', '.join(different)}. "
-                "Delete the checkpoint directory to start over, or give the fit another one."
-            )
-        return tensors["table"], tensors["ids"]

@@ -10,6 +10,8 @@ from lcm_data.errors import UsageError
 from lcm_data.quantize.vectors import BLOCK_ROWS
 
 _FLOAT = 4
+GROWING_SIZE = 64
+"""Dimensions of the reduced copy that the trainer ``growing`` makes of the rows, and of the part it works on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +40,37 @@ def gigabytes(num_bytes: int) -> str:
 
 
 def estimate(
-    *, num_levels: int, num_units: int, trainer: str, num_rows: int, dim: int, num_heldout: int, overwrite: bool
+    *,
+    num_levels: int,
+    num_units: int,
+    trainer: str,
+    engine: str,
+    num_rows: int,
+    dim: int,
+    num_heldout: int,
+    overwrite: bool,
 ) -> MemoryEstimate:
     """Memory of fitting ``num_levels`` x ``num_units`` centroids to ``num_rows`` rows of ``dim`` dimensions."""
     matrix = num_rows * dim * _FLOAT
     # The residuals are the one full copy of the sample; FAISS's progressive trainer keeps its rows rotated and,
     # while it works, cut to the current dimensions.
-    copies = 2 if trainer == "progressive" else 0
+    copies = 2 if trainer == "progressive" else 2 * GROWING_SIZE / dim if trainer == "growing" else 0
     sums = num_units * dim * (8 + 2 * _FLOAT)
     per_row = 2 + 8 + 8  # unit, order, bounds
     return MemoryEstimate(
         residuals=(0 if overwrite else matrix) + num_heldout * dim * 2 * _FLOAT,
         tables=num_levels * num_units * dim * _FLOAT,
-        trainer=copies * matrix + sums + num_rows * per_row,
-        # The score block of FAISS (4096 x 1024), a block of rows, its units and their difference.
-        scratch=BLOCK_ROWS * 1024 * _FLOAT + 4 * BLOCK_ROWS * dim * _FLOAT,
+        trainer=int(copies * matrix) + sums + num_rows * per_row,
+        scratch=_scratch(engine, num_units, dim),
     )
+
+
+def _scratch(engine: str, num_units: int, dim: int) -> int:
+    rows = 4 * BLOCK_ROWS * dim * _FLOAT  # a block of rows, its units and their difference
+    if engine == "faiss":
+        return BLOCK_ROWS * 1024 * _FLOAT + rows  # its block of scores is 4096 x 1024
+    # torch: the table for scoring, sums of a block, the scores of a block, its own workspace.
+    return rows + 2 * num_units * dim * _FLOAT + (1 << 22) * _FLOAT + (64 << 20)
 
 
 def require(needed: MemoryEstimate, available: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Checks of embedding matrices before any kernel sees them, and the nearest-unit search.
+"""Checks of embedding matrices before any kernel sees them.
 
 FAISS answers NaN with unit -1 and reads out of bounds, silently; so nothing unchecked may reach it.
 """
@@ -6,12 +6,11 @@ FAISS answers NaN with unit -1 and reads out of bounds, silently; so nothing unc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from lcm_data.errors import UsageError
-from lcm_data.quantize.faiss_setup import load_faiss
 
 Array = np.ndarray[Any, Any]
 
@@ -70,16 +69,3 @@ def blocks(num_rows: int, block_rows: int = BLOCK_ROWS) -> Iterator[slice]:
     """Consecutive slices that cover ``range(num_rows)``."""
     for start in range(0, num_rows, block_rows):
         yield slice(start, min(start + block_rows, num_rows))
-
-
-def nearest(x_ND: Array, table_KD: Array, metric: Literal["l2", "dot"] = "l2") -> tuple[Array, Array]:
-    """Index [N] int64 of the nearest row of ``table_KD`` for every row of ``x_ND``, and its score [N] float32.
-
-    The score is the squared distance (``l2``) or the inner product (``dot``, where larger is nearer). Both matrices
-    are float32; neither is copied, and no N x K block is built whatever N is.
-    """
-    assert x_ND.dtype == np.float32
-    assert table_KD.dtype == np.float32
-    faiss = load_faiss()
-    scores, ids = faiss.knn(x_ND, table_KD, 1, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
-    return ids[:, 0], scores[:, 0]

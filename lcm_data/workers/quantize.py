@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from lcm_data import schema
 from lcm_data.quantize.codebook import Codebook
+from lcm_data.quantize.encode import Encoder
 from lcm_data.quantize.storage import load_codebook
 from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
@@ -37,7 +38,11 @@ class QuantizeWorker:
     codebook: str
     plan_hash: str
     metadata: dict[str, str] = field(default_factory=dict)
+    engine: str = "faiss"
+    device: str = "auto"
+    beam: int = 1
     _loaded: Codebook | None = field(default=None, init=False, repr=False)
+    _encoder: Encoder | None = field(default=None, init=False, repr=False)
 
     @property
     def files(self) -> Files:
@@ -46,6 +51,7 @@ class QuantizeWorker:
     def setup(self) -> None:
         self._loaded = load_codebook(self.codebook)
         check_identity("codebook", self.metadata, {"codebook": self._loaded.fingerprint}, ("codebook",))
+        self._encoder = self._loaded.encoder(self.engine, beam=self.beam, device=self.device)
 
     def read(self, task: Task) -> _Loaded:
         table = read_shard(open_files(self.source), task.unit.spec["shard"], _COLUMNS)
@@ -64,7 +70,7 @@ class QuantizeWorker:
         valid = codebook.valid_rows(emb)
         rejects += [_reject(table, int(row), "invalid_embedding", "not finite or zero") for row in rows[~valid]]
         rows, emb = rows[valid], emb[valid]
-        codes, resid_norm = codebook.encode(emb)
+        codes, resid_norm = codebook.encode(emb, self._encoder)
         target = schema.codes_schema(codes.shape[1])
         columns = [table[name].take(pa.array(rows)) for name in schema.ID_COLUMNS]
         columns += [schema.vector_array(codes, target.field("codes").type), pa.array(resid_norm, pa.float32())]

@@ -15,8 +15,10 @@ from jobs import COMMAND
 
 from lcm_data.cli.app import app
 from pipelines.decode import DecodeConfig
+from pipelines.dequantize import DequantizeConfig
 from pipelines.encode import EncodeConfig
 from pipelines.evaluate import EvaluateConfig
+from pipelines.evaluate_codes import EvaluateCodesConfig
 from pipelines.evaluate_space import EvaluateSpaceConfig
 from pipelines.export import ExportConfig
 from pipelines.generate import GenerateConfig
@@ -34,7 +36,9 @@ CONFIGS: dict[str, Any] = {
     "decode": DecodeConfig,
     "import": ImportConfig,
     "export": ExportConfig,
+    "dequantize": DequantizeConfig,
     "evaluate-space": EvaluateSpaceConfig,
+    "evaluate-codes": EvaluateCodesConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
 }
@@ -54,10 +58,13 @@ def test_the_verbs() -> None:
         "import",
         "export",
         "card",
+        "dequantize",
+        "codebook",
         "status",
         "verify",
         "inspect",
         "evaluate-space",
+        "evaluate-codes",
         "models",
         "train",
         "generate",

@@ -16,8 +16,10 @@ import pytest
 from lcm_data.errors import PlanMismatchError, UnknownNameError, UsageError
 from lcm_data.quantize import memory
 from lcm_data.quantize.codebook import Codebook, LevelQuality, Provenance
+from lcm_data.quantize.engines import ENGINES, load_engine
 from lcm_data.quantize.fit import FitOptions, estimate_memory, fit_codebook
 from lcm_data.quantize.kmeans import TRAINERS, cluster_sums
+from lcm_data.tables import resolve
 
 Array = np.ndarray[Any, Any]
 Mixture = Callable[..., Array]
@@ -43,11 +45,12 @@ def test_units_stay_alive_on_a_mixture(mixture: Mixture, trainer: str) -> None:
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_as_good_as_faiss(mixture: Mixture, trainer: str) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_as_good_as_faiss(mixture: Mixture, trainer: str, engine: str) -> None:
     import faiss
 
     train, heldout = mixture(4000, seed=1), mixture(1000, seed=2)
-    codebook = fit(train, heldout, trainer=trainer, num_levels=3, num_units=32, iterations=10)
+    codebook = fit(train, heldout, trainer=trainer, engine=engine, num_levels=3, num_units=32, iterations=10)
     reference = faiss.ResidualQuantizer(32, 3, 5)
     reference.max_beam_size = 1
     reference.train_type = reference.Train_progressive_dim | reference.Skip_codebook_tables
@@ -140,12 +143,13 @@ import sys
 import numpy as np
 from lcm_data.machine import peak_memory
 from lcm_data.quantize.codebook import Provenance
+from lcm_data.quantize.engines import ENGINES, load_engine
 from lcm_data.quantize.fit import FitOptions, estimate_memory, fit_codebook
-from lcm_data.quantize.faiss_setup import load_faiss
-load_faiss()
+from lcm_data.quantize.engines import load_engine
+load_engine(sys.argv[2]).threads(1).__enter__()
 rng = np.random.default_rng(0)
 train = rng.standard_normal((40_000, 256), dtype=np.float32)
-options = FitOptions(num_levels=1, num_units=16, iterations=1, trainer=sys.argv[1], threads=1)
+options = FitOptions(num_levels=1, num_units=16, iterations=1, trainer=sys.argv[1], engine=sys.argv[2], threads=1)
 before = peak_memory()
 fit_codebook(train, train[:1000], options, Provenance(encoder="x"))
 print(peak_memory() - before)
@@ -153,9 +157,12 @@ print(estimate_memory(options, 40_000, 256, num_heldout=1000).total)
 """
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
-def test_the_estimate_holds(trainer: str) -> None:
-    done = subprocess.run([sys.executable, "-c", _PEAK, trainer], check=True, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("trainer", "engine"),
+    [("spherical", "faiss"), ("progressive", "faiss"), ("growing", "faiss"), ("growing", "torch")],
+)
+def test_the_estimate_holds(trainer: str, engine: str) -> None:
+    done = subprocess.run([sys.executable, "-c", _PEAK, trainer, engine], check=True, capture_output=True, text=True)
     used, estimated = map(int, done.stdout.split())
     assert 0.4 * estimated < used < 1.25 * estimated
 
@@ -220,39 +227,81 @@ def test_cluster_sums_are_those_of_a_loop() -> None:
 _KILLED = """
 import os, signal, sys
 import numpy as np
+from lcm_data.quantize import checkpoint
 from lcm_data.quantize.codebook import Provenance
+from lcm_data.quantize.engines import ENGINES, load_engine
 from lcm_data.quantize.fit import FitOptions, fit_codebook
-folder, trainer, stop = sys.argv[1], sys.argv[2], int(sys.argv[3])
+folder, engine, trainer, stop, stop_step = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
+save = checkpoint.LevelSteps.save
+def save_and_die(steps, step, centroids):
+    save(steps, step, centroids)
+    if stop_step and (steps._level, step) == (stop, stop_step):
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.LevelSteps.save = save_and_die
 data = np.load(folder + "/data.npz")
 def progress(level):
-    if level.level == stop:
+    if not stop_step and level.level == stop:
         os.kill(os.getpid(), signal.SIGKILL)
-options = FitOptions(num_levels=4, num_units=32, iterations=6, threads=1, trainer=trainer)
+options = FitOptions(num_levels=4, num_units=32, iterations=6, threads=1, engine=engine, trainer=trainer)
 codebook = fit_codebook(data["train"], data["heldout"], options, Provenance(encoder="x"), progress=progress,
-                        checkpoint_dir=os.path.join(folder, sys.argv[4]))
+                        checkpoint_dir=os.path.join(folder, sys.argv[6]), step_seconds=0)
 print(codebook.fingerprint)
 """
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
-def test_a_killed_fit_resumes_to_the_same_bytes(mixture: Mixture, tmp_path: Path, trainer: str) -> None:
-    train, heldout = mixture(2000, seed=1), mixture(300, seed=2)
+@pytest.mark.parametrize(
+    ("engine", "trainer"),
+    [("torch", "growing"), ("faiss", "progressive")],
+)
+def test_a_killed_fit_resumes_to_the_same_bytes(mixture: Mixture, tmp_path: Path, engine: str, trainer: str) -> None:
+    """Killed after a level, and then inside one."""
+    train, heldout = mixture(2000, dim=80, seed=1), mixture(300, dim=80, seed=2)
     np.savez(tmp_path / "data.npz", train=train, heldout=heldout)
 
-    def run(stop: int, checkpoint: str = "checkpoint") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", _KILLED, str(tmp_path), trainer, str(stop), checkpoint]
+    def run(stop: int, step: int = 0, checkpoint: str = "checkpoint") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", _KILLED, str(tmp_path), engine, trainer, str(stop), str(step), checkpoint]
         return subprocess.run(command, check=False, capture_output=True, text=True)
 
     assert run(2).returncode == -9
-    assert sorted(os.listdir(tmp_path / "checkpoint")) == ["level-0000.safetensors", "level-0001.safetensors"]
-    before = {name: os.stat(tmp_path / "checkpoint" / name).st_mtime_ns for name in os.listdir(tmp_path / "checkpoint")}
+    finished = ["level-0000.safetensors", "level-0001.safetensors"]
+    assert sorted(os.listdir(tmp_path / "checkpoint")) == finished
+    before = {name: os.stat(tmp_path / "checkpoint" / name).st_mtime_ns for name in finished}
+    assert run(2, step=4).returncode == -9
+    assert sorted(os.listdir(tmp_path / "checkpoint")) == [*finished, "level-0002.step.safetensors"]
     resumed = run(0).stdout.strip()
     for name, time in before.items():
         assert os.stat(tmp_path / "checkpoint" / name).st_mtime_ns == time
+    assert len(os.listdir(tmp_path / "checkpoint")) == 4  # no steps are left behind
     # In a process of its own, too: this one may have loaded FAISS with other kernels, which round differently.
-    undisturbed = run(0, "undisturbed").stdout.strip()
+    undisturbed = run(0, checkpoint="undisturbed").stdout.strip()
     assert len(undisturbed) == 64
     assert resumed == undisturbed
+
+
+@pytest.mark.parametrize("trainer", ["growing", "spherical", "progressive"])
+def test_a_level_goes_on_from_any_step(mixture: Mixture, trainer: str) -> None:
+    """Every state that a trainer keeps leads to the same centroids, and none of the steps before is done again."""
+    engine, x = load_engine("faiss"), mixture(1500, dim=70, seed=1)
+    train = resolve(TRAINERS, trainer, "trainer")
+    states: list[tuple[int, Array]] = []
+
+    class Steps:
+        def __init__(self, state: tuple[int, Array] | None) -> None:
+            self.state = state
+
+        def load(self) -> tuple[int, Array] | None:
+            return self.state
+
+        def save(self, step: int, centroids: Array) -> None:
+            states.append((step, centroids.copy()))
+
+    whole = train(engine, x, 20, 4, 7, Steps(None))
+    kept = [*states]
+    assert [step for step, _ in kept] == list(range(1, len(kept) + 1))
+    for state in kept:
+        states.clear()
+        np.testing.assert_array_equal(train(engine, x, 20, 4, 7, Steps(state)), whole)
+        assert [step for step, _ in states] == list(range(state[0] + 1, len(kept) + 1))
 
 
 def test_a_checkpoint_of_another_fit_is_refused(mixture: Mixture, tmp_path: Path) -> None:
