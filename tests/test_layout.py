@@ -46,6 +46,8 @@ HEAVY = {
     "sentencepiece",
     "huggingface_hub",
     "matplotlib",
+    "duckdb",
+    "jinja2",
     "s3fs",
     "sacrebleu",
 }
@@ -160,6 +162,8 @@ def test_importing_the_package_is_light() -> None:
         "pipelines.quantize",
         "pipelines.normalize",
         "pipelines.look",
+        "pipelines.search",
+        "lcm_data.search",
         "pipelines.evaluate_space",
     ]
     script = f"import sys, {', '.join(modules)}; print(sorted({HEAVY!r} & set(sys.modules)))"

@@ -21,6 +21,7 @@ from pipelines.evaluate_space import EvaluateSpaceConfig
 from pipelines.generate import GenerateConfig
 from pipelines.normalize import NormalizeConfig
 from pipelines.quantize import QuantizeConfig
+from pipelines.search import SearchConfig
 from pipelines.segment import SegmentConfig
 
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -31,6 +32,7 @@ CONFIGS: dict[str, Any] = {
     "normalize": NormalizeConfig,
     "decode": DecodeConfig,
     "evaluate-space": EvaluateSpaceConfig,
+    "search": SearchConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
 }
@@ -50,6 +52,7 @@ def test_the_verbs() -> None:
         "status",
         "verify",
         "inspect",
+        "search",
         "evaluate-space",
         "models",
         "train",
@@ -138,7 +141,7 @@ def test_defaults_in_the_help_are_those_of_the_settings(verb: str) -> None:
             assert shown == str(field.default), param.name
 
 
-@pytest.mark.parametrize("verb", [*CONFIGS, "train"])
+@pytest.mark.parametrize("verb", [*sorted(CONFIGS.keys() - {"search"}), "train"])
 def test_verbs_that_make_something_can_be_quiet_and_speak_json(verb: str) -> None:
     known = {name for param in VERBS[verb].params for name in param.opts}
     assert {"--json", "--quiet", "-q"} <= known
