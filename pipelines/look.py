@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from lcm_data import schema
 from lcm_data.corpus import Corpus, StageData, open_corpus
@@ -26,8 +24,8 @@ from lcm_data.store.plan import load_plan
 from lcm_data.store.verify import LEVELS, Problem, verify_stage
 from pipelines.normalize import FILE as NORMALIZER
 from pipelines.stage import is_outdated
+from pipelines.statistics import SECONDS, Count, count_stage
 
-_MEASURES = ("n_chars", "n_tokens", "n_unk", "truncated", "score", "norm", "resid_norm")
 _IN_TABLES = (
     *("lang", "source_lang", "doc_id", "sent_idx", "text", "n_chars", "n_tokens"),
     *("t_start", "t_end", "channel", "speech_ratio", "loudness_db"),
@@ -161,65 +159,28 @@ def statistics(
 ) -> dict[str, Any]:
     """Per language: documents, sentences, and means of what the stage has (characters, tokens, norms, ...)."""
     corpus, data = _pick(root, stage)
-    data.shards(langs, splits)  # refuses names that are not there
-    rows = [_language_row(data, lang, splits) for lang in data.langs if langs is None or lang in langs]
+    counted = count_stage(data, langs, splits)
+    rows = [_language_row(lang, counted.total(lang=lang)) for lang in counted.langs]
     facts = {"stages": ", ".join(corpus.stages), "digest": data.manifest.digest}
     facts |= {name: value for name, value in data.metadata.items() if value and name != "plan_hash"}
     title = f"{data.manifest.stage} of {root}: {len(data):,} sentences"
     return {"title": title, "rows": rows, "facts": facts, "rejects": data.manifest.rejects}
 
 
-def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> dict[str, Any]:
-    measures = [name for name in _MEASURES if name in data.schema.names]
-    documents = sentences = 0
-    speech = _Speech()
-    sums = dict.fromkeys(measures, 0.0)
-    peaks: dict[str, float] = {}
-    times = [name for name in ("t_start", "t_end") if name in data.schema.names]
-    for batch in data.batches(langs=[lang], splits=splits, columns=["doc_id", "sent_idx", *measures, *times]):
-        if times:
-            speech.add(pc.subtract(batch.table["t_end"], batch.table["t_start"]))
-        sentences += len(batch)
-        documents += len(pc.run_end_encode(batch.table["doc_id"].combine_chunks()).values)
-        for name in measures:
-            column = batch.table[name].cast(pa.float64() if name != "truncated" else pa.int64())
-            sums[name] += pc.sum(column).as_py() or 0
-            if (peak := pc.max(column).as_py()) is not None:
-                peaks[name] = max(peaks.get(name, peak), peak)
-    row: dict[str, Any] = {"lang": lang, "documents": documents, "sentences": sentences}
-    for name in measures:
-        if name == "truncated":
-            row["truncated"] = int(sums[name])
-            continue
-        label = name.removeprefix("n_")
-        row[f"{label} mean"] = round(sums[name] / max(1, sentences), 4)
-        peak = peaks.get(name, 0)  # 0 of no rows
-        row[f"{label} max"] = round(peak, 4) if pa.types.is_floating(data.schema.field(name).type) else int(peak)
-    return row | speech.facts()
-
-
-@dataclasses.dataclass
-class _Speech:
-    """Lengths of the segments of recordings, of which a corpus of text has none."""
-
-    num: int = 0
-    seconds: float = 0.0
-    longest: float = 0.0
-
-    def add(self, seconds: pa.ChunkedArray) -> None:
-        """More rows; null for text."""
-        num = len(seconds) - seconds.null_count
-        if num:
-            self.num += num
-            self.seconds += pc.sum(seconds).as_py()
-            self.longest = max(self.longest, pc.max(seconds).as_py())
-
-    def facts(self) -> dict[str, Any]:
-        """Columns of a table; none without recordings."""
-        if not self.num:
-            return {}
-        hours, mean = round(self.seconds / 3600, 4), round(self.seconds / self.num, 2)
-        return {"speech": self.num, "hours": hours, "seconds mean": mean, "seconds max": round(self.longest, 2)}
+def _language_row(lang: str, count: Count) -> dict[str, Any]:
+    row: dict[str, Any] = {"lang": lang, "documents": count.documents, "sentences": count.sentences}
+    for name, measure in count.measures.items():
+        if name != SECONDS:
+            most = measure.most if measure.num else 0
+            row[f"{name} mean"] = round(measure.mean, 4)
+            row[f"{name} max"] = int(most) if measure.whole else round(most, 4)
+    if count.truncated is not None:
+        row["truncated"] = count.truncated
+    if count.speech:
+        seconds = count.measures[SECONDS]
+        row |= {"speech": count.speech, "hours": round(count.hours, 4)}
+        row |= {"seconds mean": round(seconds.mean, 2), "seconds max": round(seconds.most, 2)}
+    return row
 
 
 def head_rows(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lcm_data.cli import demo, evaluate, evaluate_space, generate, look, make, models, search, train
+from lcm_data.cli import demo, evaluate, evaluate_space, generate, look, make, models, report, search, train
 from lcm_data.version import __version__
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ demo.register(app)
 make.register(app)
 look.register(app)
 search.register(app)
+report.register(app)
 models.register(app)
 evaluate_space.register(app)
 train.register(app)

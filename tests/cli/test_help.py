@@ -53,6 +53,8 @@ def test_the_verbs() -> None:
         "verify",
         "inspect",
         "search",
+        "stats",
+        "report",
         "evaluate-space",
         "models",
         "train",
