@@ -89,11 +89,13 @@ class CorpusSearch:
         rows, dim, digest = len(self.rows), self.data.dim, self.data.manifest.digest
         folder, own = _folder(corpus)
         stem = hashlib.sha256(digest.encode()).hexdigest()[:16]
-        for kind in ("flat", "ivf") if wanted == "auto" else (wanted,):
+        # One that is there needs no memory to build; an ivf index that was once asked for is not what "auto" means.
+        kind = choose_kind(wanted, rows, dim, None)
+        for building in (False, True):
+            kind = choose_kind(wanted, rows, dim, available_memory()) if building else kind
             found = VectorIndex.load(folder / f"{stem}-{kind}.faiss", digest)
             if found is not None:
                 return found
-        kind = choose_kind(wanted, rows, dim, available_memory())
         index = build_index(kind, digest, rows, dim, self.rows.blocks)
         index.save(folder / f"{stem}-{kind}.faiss")
         self.built = True

@@ -154,6 +154,14 @@ def test_the_index_is_kept_and_made_anew(tmp_path: Path) -> None:
     assert changed.search(query, 3).hits != before
 
 
+def test_an_index_that_was_asked_for_once_is_not_the_default(tmp_path: Path) -> None:
+    corpus = write_vectors(tmp_path / "c", {PARTS[0]: vectors(50, 1)})
+    assert CorpusSearch(corpus, "ivf").built
+    search = CorpusSearch(corpus)
+    assert (search.facts.kind, search.built) == ("flat", True)
+    assert not CorpusSearch(corpus, "ivf").built
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "facts"])
 def test_a_damaged_index_is_made_anew(tmp_path: Path, damage: str) -> None:
     corpus = write_vectors(tmp_path / "c", {PARTS[0]: vectors(50, 1)})
