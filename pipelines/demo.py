@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import Any
 
-import numpy as np
-
 from lcm_data.corpus import open_corpus
 from lcm_data.decode import DecoderOptions, load_decoder
 from lcm_data.encode import EncoderOptions, load_encoder
 from lcm_data.errors import UsageError
-from lcm_data.quality.xsim import unit_rows
+from lcm_data.search import CorpusSearch
 from lcm_data.sonar.files import find_model
 from lcm_data.sonar.hub import MINI
 from lcm_data.store.files import LocalFiles, open_files
@@ -173,16 +171,10 @@ def _page(corpus: str) -> list[dict[str, Any]]:
 def _neighbours(corpus: str) -> list[dict[str, Any]]:
     """For each language the sentence nearest to a query, by cosine."""
     encoder = load_encoder(EncoderOptions(model=MINI))
-    query_D = unit_rows(encoder.embed(encoder.prepare([QUERY], "eng_Latn")))[0]
-    data = open_corpus(corpus).embeddings
-    rows = []
-    for lang in data.langs:
-        best: tuple[float, str] = (-1.0, "")
-        for batch in data.batches(langs=[lang], columns=["text", "emb"]):
-            cosine_N = unit_rows(batch.vectors("emb")) @ query_D
-            row = int(np.argmax(cosine_N))
-            best = max(best, (float(cosine_N[row]), batch["text"][row]))
-        rows.append({"language": lang, "cosine": round(best[0], 2), "nearest sentence": best[1]})
+    query_D = encoder.embed(encoder.prepare([QUERY], "eng_Latn"))[0]
+    search = CorpusSearch(corpus)
+    best = [search.search(query_D, 1, langs=[lang]).hits[0] for lang in search.data.langs]
+    rows = [{"language": hit.lang, "cosine": round(hit.score, 2), "nearest sentence": hit.text} for hit in best]
     return sorted(rows, key=lambda row: -row["cosine"])
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from lcm_data import schema
 from lcm_data.corpus import Corpus, StageData, open_corpus
@@ -27,8 +25,8 @@ from lcm_data.store.verify import LEVELS, Problem, verify_stage
 from pipelines.look_recordings import recordings_of
 from pipelines.normalize import FILE as NORMALIZER
 from pipelines.stage import is_outdated
+from pipelines.statistics import SECONDS, Count, count_stage
 
-_MEASURES = ("n_chars", "n_tokens", "n_unk", "truncated", "score", "norm", "resid_norm")
 _IN_TABLES = (
     *("lang", "source_lang", "doc_id", "sent_idx", "text", "n_chars", "n_tokens"),
     *("t_start", "t_end", "channel", "speech_ratio", "loudness_db"),
@@ -165,8 +163,8 @@ def statistics(
     Where there are recordings, also ``recordings`` and ``durations``: see ``look_recordings.recordings_of``.
     """
     corpus, data = _pick(root, stage)
-    data.shards(langs, splits)  # refuses names that are not there
-    rows = [_language_row(data, lang, splits) for lang in data.langs if langs is None or lang in langs]
+    counted = count_stage(data, langs, splits)
+    rows = [_language_row(lang, counted.total(lang=lang)) for lang in counted.langs]
     facts = {"stages": ", ".join(corpus.stages), "digest": data.manifest.digest}
     facts |= {name: value for name, value in data.metadata.items() if value and name != "plan_hash"}
     title = f"{data.manifest.stage} of {root}: {len(data):,} sentences"
@@ -180,28 +178,15 @@ def statistics(
     return {"title": title, "columns": columns, "rows": rows, "facts": facts, "rejects": rejects, **spoken}
 
 
-def _language_row(data: StageData, lang: str, splits: Sequence[str] | None) -> dict[str, Any]:
-    measures = [name for name in _MEASURES if name in data.schema.names]
-    documents = sentences = 0
-    sums = dict.fromkeys(measures, 0.0)
-    peaks: dict[str, float] = {}
-    for batch in data.batches(langs=[lang], splits=splits, columns=["doc_id", "sent_idx", *measures]):
-        sentences += len(batch)
-        documents += len(pc.run_end_encode(batch.table["doc_id"].combine_chunks()).values)
-        for name in measures:
-            column = batch.table[name].cast(pa.float64() if name != "truncated" else pa.int64())
-            sums[name] += pc.sum(column).as_py() or 0
-            if (peak := pc.max(column).as_py()) is not None:
-                peaks[name] = max(peaks.get(name, peak), peak)
-    row: dict[str, Any] = {"lang": lang, "documents": documents, "sentences": sentences}
-    for name in measures:
-        if name == "truncated":
-            row["truncated"] = int(sums[name])
-            continue
-        label = name.removeprefix("n_")
-        row[f"{label} mean"] = round(sums[name] / max(1, sentences), 4)
-        peak = peaks.get(name, 0)  # 0 of no rows
-        row[f"{label} max"] = round(peak, 4) if pa.types.is_floating(data.schema.field(name).type) else int(peak)
+def _language_row(lang: str, count: Count) -> dict[str, Any]:
+    row: dict[str, Any] = {"lang": lang, "documents": count.documents, "sentences": count.sentences}
+    for name, measure in count.measures.items():
+        if name != SECONDS:
+            most = measure.most if measure.num else 0
+            row[f"{name} mean"] = round(measure.mean, 4)
+            row[f"{name} max"] = int(most) if measure.whole else round(most, 4)
+    if count.truncated is not None:
+        row["truncated"] = count.truncated
     return row
 
 

@@ -19,6 +19,7 @@ from lcm_data.store.files import Files
 from lcm_data.store.lock import LOCK_PATH, stage_lock
 from lcm_data.store.manifest import MANIFEST_PATH, Manifest, build_manifest, save_manifest
 from lcm_data.store.plan import CONFIG_PATH, PLAN_PATH, Plan, Unit, check_same, load_plan, save_plan
+from lcm_data.store.runs import record_run
 from lcm_data.store.shard import ShardInfo
 from lcm_data.store.verify import intact
 from lcm_data.workers.base import StageWorker, Task
@@ -75,7 +76,7 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
         UsageError: settings that do not fit the input, or data without a plan; what is there is as it was.
         InterruptedRunError, StorageError, UnitsFailedError, RejectRateError: from the run; committed units stay.
     """
-    begun = time.monotonic()
+    begun, started = time.monotonic(), time.time()
     with stage_lock(stage.files):
         stored = None if overwrite else load_plan(stage.files)
         if stored is None and not overwrite:
@@ -100,9 +101,11 @@ def run_stage(stage: Stage, options: RunOptions, *, overwrite: bool = False, sho
         if not manifest.rows_done:
             raise RejectRateError(_nothing_left(manifest, stage.files.root))
         _remove_orphans(stage.files, manifest)
+        done = [commit for unit, commit in state.commits.items() if unit not in before]
+        if done:
+            record_run(stage.files, started, len(done), options.workers)
         save_manifest(stage.files, manifest)
     seconds = time.monotonic() - begun
-    done = [commit for unit, commit in state.commits.items() if unit not in before]
     return Report(
         stage=stage.name,
         root=stage.files.root,

@@ -35,7 +35,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), flags=re.S | re.M)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reading.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reading.md", "docs/looking.md"])
 def test_python_examples_run_in_order(page: str, demo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = blocks(ROOT / page, "python")
     assert found

@@ -19,6 +19,8 @@ from lcm_data.cli import (
     look,
     make,
     models,
+    report,
+    search,
     train,
 )
 from lcm_data.version import __version__
@@ -57,6 +59,8 @@ demo.register(app)
 make.register(app)
 exchange.register(app)
 look.register(app)
+search.register(app)
+report.register(app)
 models.register(app)
 codebook.register(app)
 evaluate_space.register(app)

@@ -25,6 +25,7 @@ from pipelines.generate import GenerateConfig
 from pipelines.import_vectors import ImportConfig
 from pipelines.normalize import NormalizeConfig
 from pipelines.quantize import QuantizeConfig
+from pipelines.search import SearchConfig
 from pipelines.segment import SegmentConfig
 
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -39,6 +40,7 @@ CONFIGS: dict[str, Any] = {
     "dequantize": DequantizeConfig,
     "evaluate-space": EvaluateSpaceConfig,
     "evaluate-codes": EvaluateCodesConfig,
+    "search": SearchConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
 }
@@ -63,6 +65,9 @@ def test_the_verbs() -> None:
         "status",
         "verify",
         "inspect",
+        "search",
+        "stats",
+        "report",
         "evaluate-space",
         "evaluate-codes",
         "models",
@@ -152,7 +157,7 @@ def test_defaults_in_the_help_are_those_of_the_settings(verb: str) -> None:
             assert shown == str(field.default), param.name
 
 
-@pytest.mark.parametrize("verb", [*CONFIGS, "train"])
+@pytest.mark.parametrize("verb", [*sorted(CONFIGS.keys() - {"search"}), "train"])
 def test_verbs_that_make_something_can_be_quiet_and_speak_json(verb: str) -> None:
     known = {name for param in VERBS[verb].params for name in param.opts}
     assert {"--json", "--quiet", "-q"} <= known
