@@ -21,11 +21,12 @@ from lcm_data.encode.speech import SpeechEncoder
 from lcm_data.errors import CheckpointError, InputError, UsageError
 from lcm_data.search import CorpusSearch
 from lcm_data.search.engine import Hit
-from lcm_data.sonar import hub, speech_models
+from lcm_data.sonar import hub
 from lcm_data.space import check_same_space
 from lcm_data.store.files import absolute
 from lcm_data.workers.encode import SPEECH_ENCODER, SPEECH_REVISION
 from pipelines.config import Dtype, Language, Languages
+from pipelines.encode import default_speech_model
 
 Float32 = npt.NDArray[np.float32]
 
@@ -148,7 +149,9 @@ def _text_encoder(config: SearchConfig, data: StageData) -> Encoder:
 
 def _speech_encoder(config: SearchConfig, data: StageData, lang: str) -> SpeechEncoder:
     made = data.manifest.provenance
-    model = config.speech_model or made.get(f"{SPEECH_ENCODER}.{lang}") or speech_models.speech_model(lang)
+    model = config.speech_model or made.get(f"{SPEECH_ENCODER}.{lang}")
+    if model is None:
+        model = default_speech_model(made.get("encoder", ""), lang, asked=True)
     backend = config.speech_backend or "native"
     if config.speech_model is None and backend == "native":
         _require_name(model, "--speech-model")
@@ -169,7 +172,7 @@ def _backend(named: str, known: Mapping[str, str]) -> str:
 
 def _require_name(model: str, option: str) -> None:
     """A corpus keeps the name of its encoder, not the place: a folder cannot be found by it."""
-    if model == hub.MINI or model in hub.MODELS or "/" in model:
+    if model in (hub.MINI, hub.MINI_SPEECH) or model in hub.MODELS or "/" in model:
         return
     raise CheckpointError(
         f"the corpus names its encoder {model!r}, which is no published name: it was given as a folder or file. "
@@ -184,17 +187,15 @@ def _check(encoder: Encoder | SpeechEncoder, data: StageData, kind: str, advice:
 
 
 def _read_recording(file: str) -> Float32:
-    """A whole recording at 16 kHz, the mean of its channels."""
-    from lcm_data.audio.model import SAMPLE_RATE, AudioError
-    from lcm_data.audio.read import read_clip
-    from lcm_data.audio.sound import Sound
+    """A whole recording at 16 kHz, the mean of its channels.
 
-    try:
-        with Sound(absolute(file)) as sound:
-            samples = sum(x_CN.shape[1] for _, x_CN in sound.blocks())
-            end_s = samples * SAMPLE_RATE // sound.rate / SAMPLE_RATE
-    except AudioError as error:
-        raise InputError(f"cannot read the recording {file!r}: {error.error}.") from error
-    if not end_s:
+    Raises:
+        InputError: it cannot be read, or holds no sound.
+        MissingExtraError: PyAV is not installed.
+    """
+    from lcm_data.audio.read import read_all
+
+    wave_W = read_all(absolute(file))
+    if not len(wave_W):
         raise InputError(f"the recording {file!r} holds no sound.")
-    return read_clip(absolute(file), None, 0.0, end_s)
+    return wave_W

@@ -47,7 +47,7 @@ def _shipped_speech() -> dict[str, Any]:
     config = files.layout().config
     return {
         "name": hub.MINI_SPEECH,
-        "kind": "speech encoder",
+        "kind": "speech enc",
         "dim": config.embedding_dim,
         "parameters": config.num_parameters,
         **_ships(files.weights),
