@@ -97,13 +97,12 @@ def main() -> None:
     speech = {"trained": NativeSpeechEncoder(options), "untrained": NativeSpeechEncoder(options)}
     untrained(speech["untrained"])
     collections = {name: list(read_clips(str(args.clips / f"{name}.jsonl"))) for name in ("recordings", "spoken")}
-    print(
-        "| clips | spoken | clips | transcript | untrained | translation | untrained |\n|---|---|---|---|---|---|---|"
-    )
+    print("| table | spoken | clips | transcript | untrained | translation | untrained |")
+    print("|---|---|---|---|---|---|---|")
     for table in args.tables:
         others = collections["spoken" if table == "test-voice" else "recordings"]
-        is_prompt = table == "test-prompts"
-        others = [clip for clip in others if "prompts" in clip.uri] if is_prompt else others
+        is_prompt = table == "test-prompts"  # alike ones first
+        others.sort(key=lambda clip, is_prompt=is_prompt: ("/prompts/" in clip.uri) != is_prompt)
         for lang, clips in clips_of(args.clips, table, args.most).items():
             waves = [read_all(clip.uri, clip.channel) for clip in clips]
             vectors = {name: encoder.embed(encoder.prepare(waves)) for name, encoder in speech.items()}
@@ -111,7 +110,7 @@ def main() -> None:
             for target in (lang, "spa_Latn" if lang == "eng_Latn" else "eng_Latn"):
                 texts = pool_of(clips, others, target)
                 if not knows(text, target) or len(texts) < NUM_SENTENCES:
-                    cells += [f"({len(texts)} texts)" if knows(text, target) else "", ""]
+                    cells += ["", ""]
                     continue
                 text_MD = text.embed(text.prepare(texts, target))
                 for clip_ND in vectors.values():

@@ -81,19 +81,7 @@ def make_stage(config: QuantizeConfig) -> Stage:
     chosen = None if config.codebook is None else absolute(config.codebook)
     given = None if chosen is None else load_codebook(chosen)
     used: list[Codebook] = []
-    if chosen is not None and given is not None:
-        _check_fits(given, data, chosen)
-        settings: dict[str, Any] = {"codebook": given.fingerprint}
-        size = {"num_levels": given.num_levels, "num_units": given.num_units}
-        engine = choose_engine(config.engine, **size, dim=given.dim)
-    else:
-        options = config.fit_options.chosen(data.dim)
-        settings = {"fit": {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units}}
-        for name in ("threads", "device"):  # not a matter of what is fitted
-            settings["fit"].pop(name)
-        settings["fit"]["alpha"] = config.alpha
-        engine = options.engine
-    settings |= {"engine": engine, "beam": config.beam}
+    settings, engine = _settings(config, given, data)
     inputs = shard_inputs(data.manifest.shards)
 
     def make_plan() -> Plan:
@@ -131,6 +119,20 @@ def make_stage(config: QuantizeConfig) -> Stage:
             _keep(home, used[0])
 
     return Stage("codes", target, settings, inputs, make_plan, make_worker, try_worker, begin)
+
+
+def _settings(config: QuantizeConfig, given: Codebook | None, data: StageData) -> tuple[dict[str, Any], str]:
+    """What decides the codes: the codebook, or how one is fitted, and how rows are encoded; the engine again."""
+    if given is not None:
+        _check_fits(given, data, absolute(config.codebook or ""))
+        size = {"num_levels": given.num_levels, "num_units": given.num_units}
+        engine = choose_engine(config.engine, **size, dim=given.dim)
+        return {"codebook": given.fingerprint, "engine": engine, "beam": config.beam}, engine
+    options = config.fit_options.chosen(data.dim)
+    fit = {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units, "alpha": config.alpha}
+    for name in ("threads", "device"):  # not a matter of what is fitted
+        fit.pop(name)
+    return {"fit": fit, "engine": options.engine, "beam": config.beam}, options.engine
 
 
 def _check_enough(config: QuantizeConfig, data: StageData) -> None:

@@ -67,7 +67,6 @@ def evaluate_codes(
         values["plots"] = plots
     from lcm_data.cli import render
     from lcm_data.cli.evaluate_space import progress
-    from lcm_data.errors import QualityError
     from pipelines import evaluate_codes as pipeline
     from pipelines.config import load_config
 
@@ -81,7 +80,15 @@ def evaluate_codes(
         render.as_json(report.to_json())
     else:
         _print(report)
-    if report.failed and settings.gate == "fail":
+    if settings.gate == "fail":
+        _fail(report)
+
+
+def _fail(report: CodesReport) -> None:
+    """Raise if a gate failed."""
+    from lcm_data.errors import QualityError
+
+    if report.failed:
         first = report.failed[0]
         raise QualityError(
             f"{len(report.failed)} of {len(report.gates)} gates failed, first {first.name} of level {first.level}: "

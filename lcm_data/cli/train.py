@@ -38,8 +38,7 @@ def train(
     ],
     data: Annotated[list[str] | None, _model("Corpus to train on; repeatable.", flags="--data")] = None,
     preset: Annotated[
-        str | None,
-        _model("Sizes: tiny, 30m, 300m, 1.6b, 7b; of sonar and speech: tiny, mini, base, sonar.", default="1.6b; mini"),
+        str | None, _model("tiny, 30m, 300m, 1.6b, 7b; sonar, speech: tiny, mini, base, sonar.", default="1.6b; mini")
     ] = None,
     config: Annotated[
         str | None, _model("TOML file of model, data, optim and train settings.", flags="--config")
@@ -50,10 +49,7 @@ def train(
         list[str] | None, _speech("Table of clips, or corpus with speech; repeatable.", flags="--speech")
     ] = None,
     teacher: Annotated[str | None, _speech("Text encoder of the space.", default="sonar-mini")] = None,
-    langs: Annotated[
-        list[str] | None,
-        _sonar("Language, of speech the spoken one; repeatable, by default all.", flags="--lang"),
-    ] = None,
+    langs: Annotated[list[str] | None, _sonar("(Spoken) language; repeatable, by default all.", flags="--lang")] = None,
     assignments: Annotated[list[str] | None, _model("section.name=value; repeatable.", flags="--set")] = None,
     out: Annotated[str | None, _run("Folder of the run.", default="runs/VARIANT")] = None,
     workers: WorkersOption = 1,
@@ -73,8 +69,6 @@ def train(
 
     Example: lcm-data train two-tower --data my-corpus --preset tiny --set train.max_steps=500
     """
-    from lcm_data.cli import render
-
     _need_torch()
     from pipelines import train as pipeline
 
@@ -87,6 +81,14 @@ def train(
     settings = pipeline.settings_of(sections, config, assignments or [])
     how = {"preset": preset, "launch": launch, "overwrite": overwrite, "quiet": quiet or json}
     job = make(variant=variant, out=out or f"runs/{variant}", settings=settings, **how)
+    _carry_out(job, print_config, dry_run, json)
+
+
+def _carry_out(job: Any, print_config: bool, dry_run: bool, json: bool) -> None:
+    """Train, or only say what would be trained."""
+    from lcm_data.cli import render
+    from pipelines import train as pipeline
+
     if print_config:
         render.settings(pipeline.resolved(job), json)
     elif dry_run:

@@ -121,9 +121,9 @@ def _choose(config: ClipsConfig, teacher: Encoder) -> _Chosen:
     spoken = set()
     for number, uri in enumerate(config.speech):
         for clip in read_clips(uri):
+            spoken.add(clip.lang)
             if wanted is not None and clip.lang not in wanted:
                 continue
-            spoken.add(clip.lang)
             order = [clip.lang, _PIVOT, *sorted(clip.texts)]
             lang = next((lang for lang in order if lang in clip.texts and _knows(teacher, lang, knows)), None)
             if lang is None:
