@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -294,10 +295,18 @@ def run(config: ImportConfig, show: Show = silent) -> Report:
         "rows in": first.manifest.rows_in,
         "rows rejected": _listed(first.manifest.rejects),
         "without text": int(first.manifest.stats["without_text"]) or None,
+        "splits": _listed(_by_split(report.manifest.partitions)),
         "space": found.provenance["space"],
         "dim": found.dim,
     }
     return replace(report, extra=extra)
+
+
+def _by_split(partitions: dict[str, int]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for place, rows in partitions.items():
+        counts[place.split("/")[0]] += rows
+    return dict(counts)
 
 
 def _listed(counts: dict[str, int]) -> str | None:
