@@ -55,7 +55,7 @@ class ImportConfig(VerbConfig):
     validation: float = Field(0.01, ge=0, le=1, description="Share of documents that do not say their split.")
     test: float = Field(0.01, ge=0, le=1, description="Share of documents that do not say their split.")
     split_seed: int = Field(0, ge=0, description="Another seed holds out other documents.")
-    unit_rows: int = Field(32_768, ge=1, description="Vectors of a unit, about: it ends where a document does.")
+    unit_rows: int = Field(16_384, ge=1, description="Vectors of a unit, about: it ends where a document does.")
 
     @field_validator("space")
     @classmethod
