@@ -93,6 +93,8 @@ def run(config: ExportConfig, say: Say = lambda path, done, total: None) -> Expo
         )
     export = _export(config, layout, corpus, out)
     files = list(layout.files(export))
+    if not files:
+        raise UsageError("nothing to export: no rows of these languages in these splits. Leave out --lang or --split.")
     signature = _signature(config, export)
     rows = {stage: sum(count for _, count in export.shards(stage)) for stage in export.stages}
     done = _record(out)
@@ -237,8 +239,7 @@ def _publish(building: Files, made: Path, path: str) -> None:
     if made.is_file():
         building.publish(made, path)
         return
-    if not isinstance(building, LocalFiles):
-        raise UsageError(f"the layout of {path} is a folder of files: write it to a local disk and copy it from there.")
+    assert isinstance(building, LocalFiles)  # layouts that make folders refuse other places
     target = Path(building.root, path)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(made, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -54,7 +55,7 @@ class ImportConfig(VerbConfig):
     validation: float = Field(0.01, ge=0, le=1, description="Share of documents that do not say their split.")
     test: float = Field(0.01, ge=0, le=1, description="Share of documents that do not say their split.")
     split_seed: int = Field(0, ge=0, description="Another seed holds out other documents.")
-    unit_rows: int = Field(32_768, ge=1, description="Vectors of a unit, about: it ends where a document does.")
+    unit_rows: int = Field(16_384, ge=1, description="Vectors of a unit, about: it ends where a document does.")
 
     @field_validator("space")
     @classmethod
@@ -294,10 +295,18 @@ def run(config: ImportConfig, show: Show = silent) -> Report:
         "rows in": first.manifest.rows_in,
         "rows rejected": _listed(first.manifest.rejects),
         "without text": int(first.manifest.stats["without_text"]) or None,
+        "splits": _listed(_by_split(report.manifest.partitions)),
         "space": found.provenance["space"],
         "dim": found.dim,
     }
     return replace(report, extra=extra)
+
+
+def _by_split(partitions: dict[str, int]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for place, rows in partitions.items():
+        counts[place.split("/")[0]] += rows
+    return dict(counts)
 
 
 def _listed(counts: dict[str, int]) -> str | None:

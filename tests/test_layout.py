@@ -21,10 +21,12 @@ from lcm_data import schema
 from lcm_data.decode import DecoderOptions
 from lcm_data.documents import Columns, ReadOptions
 from lcm_data.encode import EncoderOptions
+from lcm_data.exchange.slices import Defaults
 from lcm_data.splits import SplitRule
 from lcm_data.version import __version__
 from lcm_data.workers.decode import DecodeWorker
 from lcm_data.workers.encode import EncodeWorker
+from lcm_data.workers.imported import ImportSegmentsWorker, ImportVectorsWorker
 from lcm_data.workers.quantize import QuantizeWorker
 from lcm_data.workers.segment import SegmentWorker
 
@@ -50,6 +52,8 @@ HEAVY = {
     "jinja2",
     "s3fs",
     "sacrebleu",
+    "datasets",
+    "lance",
 }
 
 
@@ -151,6 +155,7 @@ def test_importing_the_package_is_light() -> None:
         "lcm_data.workers.encode",
         "lcm_data.workers.decode",
         "lcm_data.workers.quantize",
+        "lcm_data.workers.imported",
         "lcm_data.workers.process",
         "lcm_data.segment",
         "lcm_data.encode",
@@ -166,6 +171,8 @@ def test_importing_the_package_is_light() -> None:
         "pipelines.report",
         "pipelines.search",
         "lcm_data.search",
+        "pipelines.import_vectors",
+        "pipelines.export",
         "pipelines.evaluate_space",
         "pipelines.evaluate_codes",
         "pipelines.dequantize",
@@ -234,6 +241,8 @@ def test_workers_are_small() -> None:
         EncodeWorker("s3://b/c", "s3://b/d", EncoderOptions(model="m"), "0" * 64, metadata=facts),
         DecodeWorker("s3://b/c", "s3://b/d", DecoderOptions(model="m"), "fra_Latn", "0" * 64, facts),
         QuantizeWorker("s3://b/c", "s3://b/d", "s3://b/book", "0" * 64, facts),
+        ImportSegmentsWorker("s3://b/c", Defaults(None, SplitRule()), "image", "0" * 64, facts),
+        ImportVectorsWorker("s3://b/c", "s3://b/d", Defaults(None, SplitRule()), 1024, "0" * 64, metadata=facts),
     ]
     for worker in workers:
         data = pickle.dumps(worker)

@@ -69,7 +69,7 @@ def import_vectors(
     validation: Annotated[float | None, _split("Share of documents that name none.", default="0.01")] = None,
     test: Annotated[float | None, _split("Share of documents that name none.", default="0.01")] = None,
     split_seed: Annotated[int | None, _split("Another seed holds out others.", default="0")] = None,
-    unit_rows: Annotated[int | None, _vectors("Vectors of a unit, about.", default="32768")] = None,
+    unit_rows: Annotated[int | None, _vectors("Vectors of a unit, about.", default="16384")] = None,
     config: ConfigOption = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lcm_data.errors import MissingExtraError
+from lcm_data.errors import MissingExtraError, UsageError
 from lcm_data.exchange.layouts import Export, OutFile, file_facts, rows_of
 from lcm_data.schema import STAGES
 
@@ -22,6 +22,8 @@ class LanceLayout:
 
     def files(self, export: Export) -> Iterator[OutFile]:
         require_lance()
+        if "://" in export.place:
+            raise UsageError(f"a Lance dataset is written to a local disk, got {export.place}. Copy it from there.")
         for stage in export.stages:
             shards = export.shards(stage)
             if shards:

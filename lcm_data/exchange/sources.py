@@ -6,8 +6,10 @@ A source is read forward in slices; what is between is not held. Which column me
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
@@ -47,6 +49,10 @@ class Source(Protocol):
         """Rows from ``start`` on, of some columns, in batches."""
         ...
 
+    def begin_of(self, row: int) -> int:
+        """The first row that must be decoded to get at ``row``."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -84,7 +90,7 @@ class RangeReader:
         Raises:
             InputError: there are fewer, or the file is damaged.
         """
-        if not 0 <= self._row <= start:
+        if not self._source.begin_of(start) <= self._row <= start:
             self._batches, self._left, self._row = self._source.batches(start, self._columns), None, start
         parts: list[pa.RecordBatch] = []
         while self._row < stop:
@@ -151,18 +157,21 @@ class ParquetSource:
             self._file = pq.ParquetFile(self._stream, buffer_size=1 << 20)
         self.schema: pa.Schema = self._file.schema_arrow
         self.num_rows: int = self._file.metadata.num_rows
+        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+        self._begins: list[int] = [0, *itertools.accumulate(sizes)][: max(1, len(sizes))]
 
     def batches(self, start: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Row groups before ``start`` are not touched."""
-        groups: list[int] = []
-        row = 0
-        for group in range(self._file.num_row_groups):
-            num_rows = self._file.metadata.row_group(group).num_rows
-            if groups or row + num_rows > start:
-                groups.append(group)
-            else:
-                row += num_rows
-        return _skip(self._file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[*columns]), start - row)
+        first = self._group_of(start)
+        groups = [*range(first, self._file.num_row_groups)]
+        batches = self._file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[*columns])
+        return _skip(batches, start - self._begins[first])
+
+    def begin_of(self, row: int) -> int:
+        return self._begins[self._group_of(row)]
+
+    def _group_of(self, row: int) -> int:
+        return max(0, bisect.bisect_right(self._begins, row) - 1)
 
     def close(self) -> None:
         self._file.close()
@@ -198,6 +207,9 @@ class ArrowSource:
 
     def batches(self, start: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         return _skip((batch.select([*columns]) for batch in self._open()), start)
+
+    def begin_of(self, row: int) -> int:
+        return row
 
     def close(self) -> None:
         pass
@@ -258,6 +270,9 @@ class NpySource:
                 made |= {name: table[name].combine_chunks() for name in others}
             yield pa.RecordBatch.from_arrays([made[name] for name in columns], names=[*columns])
 
+    def begin_of(self, row: int) -> int:
+        return row
+
     def close(self) -> None:
         self._stream.close()
 
@@ -292,6 +307,9 @@ class LanceSource:
             columns=[*columns], offset=start, batch_size=_BATCH_ROWS, scan_in_order=True
         )
         return found
+
+    def begin_of(self, row: int) -> int:
+        return row
 
     def close(self) -> None:
         pass

@@ -136,15 +136,16 @@ class ImportTrialWorker(ImportSegmentsWorker):
         output = super().work(loaded)
         part = SourceSlice.from_json(loaded.task.unit.spec)
         first, last = loaded.task.rows or (0, loaded.task.unit.rows)
-        x_ND, _ = _vectors_of(part, part.start + first, part.start + last, self.dim)
+        table = read_range(part.file, part.start + first, part.start + last, [part.columns.embedding])
+        x_ND, _ = _vectors_of(part, table, self.dim)
         kind = schema.vector_type(pa.from_numpy_dtype(np.dtype(self.store_dtype)), self.dim)
         output.tables["vectors"] = pa.table({"emb": schema.vector_array(x_ND.astype(self.store_dtype), kind)})
         return output
 
 
-def _vectors_of(part: SourceSlice, start: int, stop: int, dim: int) -> tuple[np.ndarray[Any, Any], Reasons]:
+def _vectors_of(part: SourceSlice, table: pa.Table, dim: int) -> tuple[np.ndarray[Any, Any], Reasons]:
     """Vectors of rows of a source, those of nested documents one after the other."""
-    vectors = one_array(read_range(part.file, start, stop, [part.columns.embedding])[part.columns.embedding])
+    vectors = one_array(table[part.columns.embedding])
     return dense(one_array(vectors.flatten()) if part.columns.nested else vectors, dim)
 
 
@@ -184,13 +185,15 @@ class ImportVectorsWorker:
     def read(self, task: Task) -> _Vectors:
         part = SourceSlice.from_json(task.unit.spec["slice"])
         segments = {path: read_shard(open_files(self.source), path, _KEPT) for path in task.unit.spec["shards"]}
-        found = read_rows(part, self.defaults)
+        names = list(dict.fromkeys([*part.columns.of_facts, part.columns.embedding]))
+        rows_table = read_range(part.file, part.start, part.stop, names)
+        found = read_slice(part, rows_table, self.defaults)
         place = {
             schema.sentence_id(each.lang, each.doc_id, each.sent_idx): each.vector
             for document in found.documents
             for each in document.sentences
         }
-        loaded = _Vectors(task, {}, {}, {}, *_vectors_of(part, part.start, part.stop, self.dim), [])
+        loaded = _Vectors(task, {}, {}, {}, *_vectors_of(part, rows_table, self.dim), [])
         first, last = task.rows or (0, task.unit.rows)
         before = 0
         for path, table in segments.items():

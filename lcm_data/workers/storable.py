@@ -22,11 +22,13 @@ def norms_of(x_ND: np.ndarray[Any, Any]) -> Float32:
 def is_storable(x_ND: np.ndarray[Any, Any], norms_N: Float32, dtype: StoreDtype) -> Bools:
     """Vectors that are finite in the type they are stored in, and so long that it keeps 99 % of them at least.
 
-    Of vectors that have this type already nothing is lost: they only must not be zero.
+    Of vectors whose numbers are half floats already, whatever type they come in, nothing is lost: they only must not be
+    zero. So what was stored once is stored again.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         stored = x_ND.astype(dtype, copy=False)
     # Among the smallest numbers of a type, rounding moves each by up to half a step, however small it is.
     rounding = 0.5 * float(np.finfo(dtype).smallest_subnormal) * np.sqrt(x_ND.shape[1])
-    least = 0.0 if stored.dtype == x_ND.dtype and dtype == "float16" else 100 * rounding
-    return np.isfinite(stored).all(1) & np.isfinite(norms_N) & (norms_N > least)  # type: ignore[no-any-return]
+    is_exact_N = (stored == x_ND).all(1) & (dtype == "float16")
+    least_N = np.where(is_exact_N, 0.0, 100 * rounding)
+    return np.isfinite(stored).all(1) & np.isfinite(norms_N) & (norms_N > least_N)  # type: ignore[no-any-return]

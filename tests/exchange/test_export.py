@@ -26,7 +26,8 @@ from lcm_data.store.lock import stage_lock
 from lcm_models.data import DataConfig
 from lcm_models.data.loader import ConceptLoader
 from pipelines import export as pipeline
-from pipelines.export import CardConfig, write_corpus_card
+from pipelines.export import CardConfig, ExportConfig, write_corpus_card
+from pipelines.export import run as run_export
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
@@ -373,6 +374,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, imported: Path) -> None:
         ({"layout": "npy", "stages": ["codes"]}, "codes holds no finished stage"),
         ({"langs": ["spa_Latn"]}, "no language 'spa_Latn'"),
         ({"splits": ["dev"]}, "no split 'dev'"),
+        ({"layout": "lance", "out": "memory://x/out"}, "a Lance dataset is written to a local disk"),
         ({"layout": "hf", "dtype": "float32"}, "keeps the numbers as they are"),
     ],
 )
@@ -380,7 +382,9 @@ def test_wrong_settings_leave_nothing_behind(
     tmp_path: Path, imported: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        export_to(imported, tmp_path / "out", **{"layout": "meta", **settings})
+        run_export(
+            ExportConfig(**{"corpus": str(imported), "out": str(tmp_path / "out"), "layout": "meta", **settings})
+        )
     assert list(tmp_path.iterdir()) == []
 
 

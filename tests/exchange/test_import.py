@@ -17,7 +17,8 @@ from jobs import check_whole, rejects_of
 
 from lcm_data import open_corpus, schema
 from lcm_data.errors import InputError, LcmDataError, PlanMismatchError, SpaceError, UsageError
-from lcm_data.exchange.inputs import place_of
+from lcm_data.exchange.inputs import list_sources, place_of
+from lcm_data.exchange.sources import read_range
 from lcm_data.exchange.vectors import dense
 from pipelines.import_vectors import ImportConfig, run
 
@@ -412,3 +413,23 @@ def test_no_row_is_lost_whatever_it_holds(
     found = [row for place in content_of(folder / "out").values() for row in place]
     assert {row[4] for row in found} <= given_vectors
     assert len({row[0] for row in found}) == len(found)
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.data())
+@settings(max_examples=60)
+def test_any_range_of_rows_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[int], data: st.DataObject
+) -> None:
+    """The reader goes on where it is, starts anew, or jumps: the rows are those asked for."""
+    path, total = tmp_path_factory.mktemp("ranges") / "x.parquet", sum(groups)
+    whole = pa.table({"n": np.arange(total)})
+    with pq.ParquetWriter(path, whole.schema) as writer:
+        for start, size in zip(np.cumsum([0, *groups[:-1]]), groups, strict=True):
+            writer.write_table(whole.slice(int(start), size))
+    (file,) = list_sources(str(path))
+    for _ in range(6):
+        start = data.draw(st.integers(0, total - 1))
+        stop = data.draw(st.integers(start + 1, total))
+        assert read_range(file, start, stop, ["n"])["n"].to_pylist() == list(range(start, stop))
+    with pytest.raises(InputError, match="has fewer rows than when it was listed"):
+        read_range(file, 0, total + 1, ["n"])
