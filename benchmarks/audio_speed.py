@@ -94,6 +94,7 @@ print(json.dumps([seconds, used() - begun]))
 """
 OURS = """
 import json, sys, time
+import av
 from lcm_data.audio import AudioOptions
 from lcm_data.audio.recording import segment_recording
 from lcm_data.audio.vad import VoiceActivity
@@ -143,10 +144,9 @@ def child(script: str, *args: object) -> float:
 
 
 def compare(name: str, files: Sequence[Path]) -> None:
-    """Ours between two runs of the peers, so that a change of the load shows."""
-    sequence, default = child(PEER, "sequence", *files), child(PEER, "default", *files)
-    ours = child(OURS, *files)
-    sequence, default = (sequence + child(PEER, "sequence", *files)) / 2, (default + child(PEER, "default", *files)) / 2
+    """A row: the best of some rounds of each, which take turns because the load changes."""
+    rounds = [(child(OURS, *files), child(PEER, "sequence", *files), child(PEER, "default", *files)) for _ in range(3)]
+    ours, sequence, default = map(max, zip(*rounds, strict=True))
     print(
         f"{name:10} {ours:8.0f} {sequence:10.0f} {ours / sequence:8.2f} {default:10.0f} {ours / default:8.2f}",
         flush=True,

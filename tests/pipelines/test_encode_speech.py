@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from jobs import check_whole, children, cli, commits_of, kill, rejects_of, start, wait_for
 from speechcorpus import Spoken, write_recording, write_segments
 from speechlike import clip
 
@@ -226,6 +228,36 @@ def test_a_worker_keeps_few_encoders(models: Path, tmp_path: Path) -> None:
     assert len(encoders._loaded) == 2
     with pytest.raises(PlanMismatchError, match="loaded another speech encoder than the run was planned with"):
         encoders.get("fra_Latn")
+
+
+@pytest.fixture
+def many(tmp_path: Path, sounds: Path) -> Path:
+    """Segments of recordings in six shards; the last row of one kills the encoder."""
+    with wave.open(str(sounds / "kill.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(np.full(32000, 30000, "<i2").tobytes())
+    rows = {lang: spoken(sounds) for lang in ("eng_Latn", "fra_Latn", "deu_Latn", "spa_Latn", "ita_Latn", "nld_Latn")}
+    rows["deu_Latn"].append(Spoken(str(sounds / "kill.wav"), 0.5, 1.5))
+    return write_segments(tmp_path / "many", rows)
+
+
+def test_kills_and_numbers_of_workers_change_nothing(tmp_path: Path, many: Path) -> None:
+    """A driver and its workers die at work, a clip kills whoever encodes it: nothing else is lost."""
+    how = ("--speech-backend", "oddspeaker:OddSpeaker", "--speech-model", "one", "--executor", "local")
+    how = (*how, "--max-reject-rate", "1")
+    whole = Path(shutil.copytree(many, tmp_path / "whole"))
+    assert cli("encode", whole, *how, "--json").json["units_done"] == 6
+    (reject,) = rejects_of(whole, "embeddings")
+    assert (reject["row"], reject["reason"]) == (6, "crashed_worker")
+    driver = start("encode", many, *how, "--workers", "2", env={"ODD_PAUSE": "0.5"})
+    wait_for(lambda: commits_of(many, "embeddings"), 60)
+    workers = children(driver.pid)
+    kill(driver.pid)
+    driver.communicate()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert 0 < len(commits_of(many, "embeddings")) < 6
+    cli("encode", many, *how, "--workers", "3")
+    assert check_whole(many, ["embeddings"]) == check_whole(whole, ["embeddings"])
 
 
 class LockedFileSystem(MemoryFileSystem):
