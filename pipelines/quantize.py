@@ -83,17 +83,8 @@ def make_stage(config: QuantizeConfig) -> Stage:
     used: list[Codebook] = []
     if chosen is not None and given is not None:
         _check_fits(given, data, chosen)
-        settings: dict[str, Any] = {"codebook": given.fingerprint}
-        size = {"num_levels": given.num_levels, "num_units": given.num_units}
-        engine = choose_engine(config.engine, **size, dim=given.dim)
-    else:
-        options = config.fit_options.chosen(data.dim)
-        settings = {"fit": {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units}}
-        for name in ("threads", "device"):  # not a matter of what is fitted
-            settings["fit"].pop(name)
-        settings["fit"]["alpha"] = config.alpha
-        engine = options.engine
-    settings |= {"engine": engine, "beam": config.beam}
+    settings = _settings(config, given, data.dim)
+    engine = settings["engine"]
     inputs = shard_inputs(data.manifest.shards)
 
     def make_plan() -> Plan:
@@ -131,6 +122,20 @@ def make_stage(config: QuantizeConfig) -> Stage:
             _keep(home, used[0])
 
     return Stage("codes", target, settings, inputs, make_plan, make_worker, try_worker, begin)
+
+
+def _settings(config: QuantizeConfig, given: Codebook | None, dim: int) -> dict[str, Any]:
+    """What the codes depend on; ``engine`` is the one that encodes."""
+    if given is not None:
+        size = {"num_levels": given.num_levels, "num_units": given.num_units, "dim": given.dim}
+        made_with: dict[str, Any] = {"codebook": given.fingerprint, "engine": choose_engine(config.engine, **size)}
+    else:
+        options = config.fit_options.chosen(dim)
+        fit = {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units}
+        for name in ("threads", "device"):  # not a matter of what is fitted
+            fit.pop(name)
+        made_with = {"fit": {**fit, "alpha": config.alpha}, "engine": options.engine}
+    return {**made_with, "beam": config.beam}
 
 
 def _check_enough(config: QuantizeConfig, data: StageData) -> None:
