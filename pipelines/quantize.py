@@ -38,6 +38,8 @@ log = logging.getLogger("lcm_data.quantize")
 
 _USED_CODEBOOK = "_lcm/codebook.txt"
 _ROWS_PER_UNIT = 1000
+_WORTH_SAYING = 1 << 30
+"""Bytes from which the memory of a fit is stated without being asked for."""
 
 
 class QuantizeConfig(VerbConfig):
@@ -127,8 +129,8 @@ def make_stage(config: QuantizeConfig) -> Stage:
 def _settings(config: QuantizeConfig, given: Codebook | None, dim: int) -> dict[str, Any]:
     """What the codes depend on; ``engine`` is the one that encodes."""
     if given is not None:
-        size = {"num_levels": given.num_levels, "num_units": given.num_units, "dim": given.dim}
-        made_with: dict[str, Any] = {"codebook": given.fingerprint, "engine": choose_engine(config.engine, **size)}
+        engine = choose_engine(config.engine, num_units=given.num_units, dim=given.dim)
+        made_with: dict[str, Any] = {"codebook": given.fingerprint, "engine": engine}
     else:
         options = config.fit_options.chosen(dim)
         fit = {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units}
@@ -150,7 +152,8 @@ def _check_enough(config: QuantizeConfig, data: StageData) -> None:
     item = data.schema.field("emb").type.value_type.bit_width // 8
     needed = estimate_memory(config.fit_options, rows, data.dim, num_heldout=held)
     sampling = int(2.5 * (rows + held) * data.dim * item)
-    log.info("fitting on %d rows: memory %s; choosing them: %s", rows, needed, memory.gigabytes(sampling))
+    level = logging.WARNING if needed.total >= _WORTH_SAYING else logging.INFO
+    log.log(level, "fitting on %d rows: memory %s; choosing them: %s", rows, needed, memory.gigabytes(sampling))
     memory.require(needed, memory.available_memory())
 
 
