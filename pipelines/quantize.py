@@ -83,31 +83,30 @@ def make_stage(config: QuantizeConfig) -> Stage:
     chosen = None if config.codebook is None else absolute(config.codebook)
     given = None if chosen is None else load_codebook(chosen)
     used: list[Codebook] = []
-    if chosen is not None and given is not None:
-        _check_fits(given, data, chosen)
+    if given is not None:
+        _check_fits(given, data, str(chosen))
     settings = _settings(config, given, data.dim)
-    engine = settings["engine"]
+    encoding = {name: settings[name] for name in ("engine", "beam")}
     inputs = shard_inputs(data.manifest.shards)
 
     def make_plan() -> Plan:
         if config.codebook is None:
             _check_enough(config, data)
-        made = {**data.manifest.provenance, "engine": engine, "beam": config.beam}
-        notes = {"provenance": provenance_metadata(made), "upstream": data.manifest.plan_hash}
+        made = provenance_metadata({**data.manifest.provenance, **encoding})
+        notes = {"provenance": made, "upstream": data.manifest.plan_hash}
         return Plan("codes", settings, inputs, shard_units(data.manifest), notes)
 
     def worker_with(codebook: Codebook, plan: Plan) -> QuantizeWorker:
-        facts = {"codebook": codebook.fingerprint, "levels": codebook.num_levels, "units": codebook.num_units}
-        facts |= {"engine": engine, "beam": config.beam}
+        size = {"levels": codebook.num_levels, "units": codebook.num_units}
+        facts = {"codebook": codebook.fingerprint, **size, **encoding}
         return QuantizeWorker(
             source=data.files.root,
             target=target.root,
             codebook=chosen or home.root,
             plan_hash=plan.hash,
             metadata=provenance_metadata({**data.manifest.provenance, **facts}),
-            engine=engine,
             device=config.device,
-            beam=config.beam,
+            **encoding,
         )
 
     def make_worker(plan: Plan) -> QuantizeWorker:
