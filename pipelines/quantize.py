@@ -38,6 +38,8 @@ log = logging.getLogger("lcm_data.quantize")
 
 _USED_CODEBOOK = "_lcm/codebook.txt"
 _ROWS_PER_UNIT = 1000
+_WORTH_SAYING = 1 << 30
+"""Bytes from which the memory of a fit is stated without being asked for."""
 
 
 class QuantizeConfig(VerbConfig):
@@ -81,28 +83,30 @@ def make_stage(config: QuantizeConfig) -> Stage:
     chosen = None if config.codebook is None else absolute(config.codebook)
     given = None if chosen is None else load_codebook(chosen)
     used: list[Codebook] = []
-    settings, engine = _settings(config, given, data)
+    if given is not None:
+        _check_fits(given, data, str(chosen))
+    settings = _settings(config, given, data.dim)
+    encoding = {name: settings[name] for name in ("engine", "beam")}
     inputs = shard_inputs(data.manifest.shards)
 
     def make_plan() -> Plan:
         if config.codebook is None:
             _check_enough(config, data)
-        made = {**data.manifest.provenance, "engine": engine, "beam": config.beam}
-        notes = {"provenance": provenance_metadata(made), "upstream": data.manifest.plan_hash}
+        made = provenance_metadata({**data.manifest.provenance, **encoding})
+        notes = {"provenance": made, "upstream": data.manifest.plan_hash}
         return Plan("codes", settings, inputs, shard_units(data.manifest), notes)
 
     def worker_with(codebook: Codebook, plan: Plan) -> QuantizeWorker:
-        facts = {"codebook": codebook.fingerprint, "levels": codebook.num_levels, "units": codebook.num_units}
-        facts |= {"engine": engine, "beam": config.beam}
+        size = {"levels": codebook.num_levels, "units": codebook.num_units}
+        facts = {"codebook": codebook.fingerprint, **size, **encoding}
         return QuantizeWorker(
             source=data.files.root,
             target=target.root,
             codebook=chosen or home.root,
             plan_hash=plan.hash,
             metadata=provenance_metadata({**data.manifest.provenance, **facts}),
-            engine=engine,
             device=config.device,
-            beam=config.beam,
+            **encoding,
         )
 
     def make_worker(plan: Plan) -> QuantizeWorker:
@@ -121,18 +125,18 @@ def make_stage(config: QuantizeConfig) -> Stage:
     return Stage("codes", target, settings, inputs, make_plan, make_worker, try_worker, begin)
 
 
-def _settings(config: QuantizeConfig, given: Codebook | None, data: StageData) -> tuple[dict[str, Any], str]:
-    """What decides the codes: the codebook, or how one is fitted, and how rows are encoded; the engine again."""
+def _settings(config: QuantizeConfig, given: Codebook | None, dim: int) -> dict[str, Any]:
+    """What the codes depend on; ``engine`` is the one that encodes."""
     if given is not None:
-        _check_fits(given, data, absolute(config.codebook or ""))
-        size = {"num_levels": given.num_levels, "num_units": given.num_units}
-        engine = choose_engine(config.engine, **size, dim=given.dim)
-        return {"codebook": given.fingerprint, "engine": engine, "beam": config.beam}, engine
-    options = config.fit_options.chosen(data.dim)
-    fit = {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units, "alpha": config.alpha}
-    for name in ("threads", "device"):  # not a matter of what is fitted
-        fit.pop(name)
-    return {"fit": fit, "engine": options.engine, "beam": config.beam}, options.engine
+        engine = choose_engine(config.engine, num_units=given.num_units, dim=given.dim)
+        made_with: dict[str, Any] = {"codebook": given.fingerprint, "engine": engine}
+    else:
+        options = config.fit_options.chosen(dim)
+        fit = {**vars(options), "sample_rows": config.sample_rows or _ROWS_PER_UNIT * config.units}
+        for name in ("threads", "device"):  # not a matter of what is fitted
+            fit.pop(name)
+        made_with = {"fit": {**fit, "alpha": config.alpha}, "engine": options.engine}
+    return {**made_with, "beam": config.beam}
 
 
 def _check_enough(config: QuantizeConfig, data: StageData) -> None:
@@ -147,7 +151,8 @@ def _check_enough(config: QuantizeConfig, data: StageData) -> None:
     item = data.schema.field("emb").type.value_type.bit_width // 8
     needed = estimate_memory(config.fit_options, rows, data.dim, num_heldout=held)
     sampling = int(2.5 * (rows + held) * data.dim * item)
-    log.info("fitting on %d rows: memory %s; choosing them: %s", rows, needed, memory.gigabytes(sampling))
+    level = logging.WARNING if needed.total >= _WORTH_SAYING else logging.INFO
+    log.log(level, "fitting on %d rows: memory %s; choosing them: %s", rows, needed, memory.gigabytes(sampling))
     memory.require(needed, memory.available_memory())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -65,6 +65,10 @@ def evaluate_codes(
     values = given(**{name: value for name, value in locals().items() if name not in _HOW})
     if plots is not None:
         values["plots"] = plots
+    _run_verb(values, config, print_config, json, quiet)
+
+
+def _run_verb(values: dict[str, Any], config: str | None, print_config: bool, json: bool, quiet: bool) -> None:
     from lcm_data.cli import render
     from lcm_data.cli.evaluate_space import progress
     from pipelines import evaluate_codes as pipeline

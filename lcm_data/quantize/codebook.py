@@ -208,8 +208,8 @@ class Codebook:
             UsageError: an engine, device or beam that there is not.
             MissingExtraError: the engine is not installed.
         """
-        size = {"num_levels": self.num_levels, "num_units": self.num_units, "dim": self.dim}
-        return Encoder(self.tables_MKD, load_engine(choose_engine(engine, **size), device), beam)
+        name = choose_engine(engine, num_units=self.num_units, dim=self.dim)
+        return Encoder(self.tables_MKD, load_engine(name, device), beam)
 
     def encode(self, x_ND: Array, encoder: Encoder | None = None) -> tuple[Array, Array]:
         """Codes uint16 [N, M] and the Euclidean norm float32 [N] of what they leave unexplained.

@@ -26,7 +26,7 @@ ENGINES = {
 
 Metric = Literal["l2", "dot"]
 
-_WORTH_TORCH = 1 << 22
+_WORTH_TORCH = 1 << 20
 
 
 class Engine(Protocol):
@@ -65,11 +65,11 @@ class Engine(Protocol):
         ...
 
 
-def choose_engine(name: str, *, num_levels: int, num_units: int, dim: int) -> str:
+def choose_engine(name: str, *, num_units: int, dim: int) -> str:
     """The engine that ``auto`` means; any other name as it is.
 
-    torch, where it is installed and the codebook has more than 4 million numbers: below, importing it takes longer
-    than it saves.
+    torch, where it is installed and a level has a million numbers (1,024 units of 1,024 dimensions, say): below, it is
+    not faster at encoding, and importing it takes longer than it saves.
 
     Raises:
         UnknownNameError: no engine has this name.
@@ -78,7 +78,7 @@ def choose_engine(name: str, *, num_levels: int, num_units: int, dim: int) -> st
         if name not in ENGINES and ":" not in name:
             raise UnknownNameError("engine", name, ["auto", *ENGINES])
         return name
-    large = num_levels * num_units * dim >= _WORTH_TORCH
+    large = num_units * dim >= _WORTH_TORCH
     return "torch" if large and importlib.util.find_spec("torch") else "faiss"
 
 

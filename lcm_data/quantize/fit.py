@@ -59,7 +59,7 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.trainer not in ("auto", *TRAINERS) and ":" not in self.trainer:
             raise UnknownNameError("trainer", self.trainer, ["auto", *TRAINERS])
-        choose_engine(self.engine, num_levels=1, num_units=1, dim=1)
+        choose_engine(self.engine, num_units=1, dim=1)
         limits = {"num_levels": (1, 4096), "num_units": (2, MAX_UNITS), "iterations": (1, 1000), "seed": (0, 2**63 - 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
@@ -69,7 +69,7 @@ class FitOptions:
 
     def chosen(self, dim: int) -> FitOptions:
         """The same with the engine and trainer that "auto" means for vectors of ``dim`` dimensions."""
-        engine = choose_engine(self.engine, num_levels=self.num_levels, num_units=self.num_units, dim=dim)
+        engine = choose_engine(self.engine, num_units=self.num_units, dim=dim)
         trainer = default_trainer(self.engine) if self.trainer == "auto" else self.trainer
         return replace(self, engine=engine, trainer=trainer)
 

@@ -137,7 +137,8 @@ def progressive_kmeans(engine: Engine, x_ND: Array, num_units: int, iterations: 
             start[:, : centroids.shape[1]] = centroids
             faiss.copy_array_to_vector(start.ravel(), clustering.centroids)
         index = faiss.IndexFlatL2(size)
-        if hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0:
+        on_gpu = engine.facts.get("device", "cpu") != "cpu"
+        if on_gpu and hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0:
             index = faiss.index_cpu_to_all_gpus(index)
         clustering.train(np.ascontiguousarray(rotated[:, :size]), index)
         centroids = faiss.vector_to_array(clustering.centroids).reshape(num_units, size)

@@ -70,7 +70,7 @@ def _scratch(engine: str, num_units: int, dim: int) -> int:
     if engine == "faiss":
         return BLOCK_ROWS * 1024 * _FLOAT + rows  # its block of scores is 4096 x 1024
     # torch: the table for scoring, sums of a block, the scores of a block, its own workspace.
-    return rows + 2 * num_units * dim * _FLOAT + (1 << 22) * _FLOAT + (64 << 20)
+    return rows + 2 * num_units * dim * _FLOAT + (1 << 23) * _FLOAT + (64 << 20)
 
 
 def require(needed: MemoryEstimate, available: int | None) -> None:

@@ -31,7 +31,7 @@ from lcm_data.quantize.vectors import Array, blocks
 
 _SUM_ROWS = 65536
 """Rows summed in float32 before they are added up in float64; also what is sent to a GPU at once."""
-_SCORES = {"cpu": 1 << 22, "cuda": 1 << 25}
+_SCORES = {"cpu": 1 << 23, "cuda": 1 << 25}
 """Scores of a block: what stays in the cache of a core, what keeps a GPU busy."""
 _GROUPS = {16384: 256, 2048: 128, 128: 64}
 """Groups by the least number of units; fewer units than all of these are groups of one."""
@@ -62,6 +62,7 @@ class TorchEngine:
     def __init__(self, device: str = "auto") -> None:
         self._device = _find_device(device)
         self._dtype = torch.bfloat16 if _is_fast_at_bfloat16(self._device) else torch.float32
+        self._held: dict[str, torch.Tensor] = {}
         where = "cpu" if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
         scores = "bfloat16, candidates in float32" if self._dtype == torch.bfloat16 else "float32"
         self.facts = {"name": "torch", "torch": torch.__version__, "device": where, "scores": scores}
@@ -150,23 +151,32 @@ class TorchEngine:
     def _best(self, x_ND: torch.Tensor, table: _Table, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores float32 and numbers of the ``count`` units that score highest, best first."""
         num_rows, dim = x_ND.shape
-        padded = x_ND.new_empty((num_rows, table.scoring.shape[1]), dtype=table.scoring.dtype)
+        padded = self._buffer("rows", num_rows, table.scoring.shape[1], table.scoring)
         padded[:, :dim] = x_ND - table.center_D
         padded[:, dim:] = 1  # times zero after the three parts of the half norms
-        scores = torch.mm(padded, table.scoring.T).view(num_rows, -1, table.groups)  # unit = size * groups + group
+        scores = self._buffer("scores", num_rows, len(table.scoring), table.scoring)
+        torch.mm(padded, table.scoring.T, out=scores)
+        scores = scores.view(num_rows, -1, table.groups)  # unit = size * groups + group
         count = min(count, len(table.exact_KD))
         if count == 1:
-            group = scores.amax(dim=1).argmax(dim=1, keepdim=True)
+            group = _group_maxima(scores, 1).argmax(dim=1, keepdim=True)
             top, place = scores.gather(2, group[:, None, :].expand(-1, scores.shape[1], -1))[:, :, 0].max(
                 1, keepdim=True
             )
             return top.float(), (place * table.groups + group).clamp_(max=len(table.exact_KD) - 1)
-        groups = scores.amax(dim=1).topk(min(count, table.groups), dim=1).indices
+        width = min(count, table.groups)
+        groups = _group_maxima(scores, width).topk(width, dim=1).indices
         members = scores.gather(2, groups[:, None, :].expand(-1, scores.shape[1], -1)).flatten(1)
         top, place = members.topk(min(count, members.shape[1]), dim=1)
-        width = groups.shape[1]
         found = (place // width) * table.groups + groups.gather(1, place % width)
         return top.float(), found.clamp_(max=len(table.exact_KD) - 1)  # padding wins only where all scores are NaN
+
+    def _buffer(self, use: str, num_rows: int, width: int, like: torch.Tensor) -> torch.Tensor:
+        """Memory [num_rows, width] that is used again for every block: new pages cost as much as filling them."""
+        held = self._held.get(use)
+        if held is None or held.dtype != like.dtype or held.numel() < num_rows * width:
+            held = self._held[use] = like.new_empty(num_rows * width)
+        return held[: num_rows * width].view(num_rows, width)
 
     def _exact(self, x_ND: torch.Tensor, table: _Table, ids_NC: torch.Tensor) -> torch.Tensor:
         units = table.exact_KD[ids_NC.flatten()].view(*ids_NC.shape, x_ND.shape[1])
@@ -210,6 +220,21 @@ def sums_of_units(tables_MKD: Array, codes_NL: Array) -> Array:
         units = torch.from_numpy(tables_MKD.reshape(num_levels * num_units, dim))
     first = np.arange(codes_NL.shape[1], dtype=np.int64) * num_units
     return F.embedding_bag(torch.from_numpy(codes_NL.astype(np.int64) + first), units, mode="sum").numpy()
+
+
+def _group_maxima(scores_NSG: torch.Tensor, count: int) -> torch.Tensor:
+    """The largest score [N, G] of each group, exact for the ``count`` best groups of a row.
+
+    The bits of bfloat16 are compared as integers, in a fifth of the time: right where the largest of a group is not
+    negative. Rows that have too few such groups are done again.
+    """
+    if scores_NSG.dtype != torch.bfloat16:
+        return scores_NSG.amax(dim=1)
+    maxima_NG = scores_NSG.view(torch.int16).amax(dim=1).view(torch.bfloat16)
+    poor = ((maxima_NG > 0).sum(dim=1) < count).nonzero()[:, 0]
+    if len(poor):
+        maxima_NG[poor] = scores_NSG[poor].amax(dim=1)
+    return maxima_NG
 
 
 def _rounding(x_ND: torch.Tensor, best_N: torch.Tensor, table: _Table) -> torch.Tensor:

@@ -100,6 +100,19 @@ def test_a_report_on_codes(call: Call, finished: Path, tmp_path: Path) -> None:
     assert "has a report.json" in call("evaluate-codes", finished, out, code=2).err
 
 
+def test_text_said_from_the_first_levels(call: Call, finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sacrebleu")
+    decoder = ("--decoder", "one", "--decoder-backend", "odddecoder:OddDecoder", "--decode-sample", 3)
+    ran = call("evaluate-codes", finished, tmp_path / "r", *decoder, "--gate", "warn")
+    report = json.loads((tmp_path / "r/report.json").read_text())
+    assert (tmp_path / "r/text.png").exists()
+    assert set(report["text"]) == set(report["languages"])
+    for trips in report["text"].values():
+        assert set(trips) == {"1", "2", "0"}
+        assert all(trip["scores"]["num_sentences"] <= 3 for trip in trips.values())
+    assert "of the vector" in ran.out
+
+
 def test_gates_end_with_their_own_exit_code(call: Call, finished: Path, tmp_path: Path) -> None:
     how = ("--no-plots", "--split", "train", "--min-gain", 0.9, "--json")
     ran = call("evaluate-codes", finished, tmp_path / "r", *how, code=5)
