@@ -22,11 +22,13 @@ def norms_of(x_ND: np.ndarray[Any, Any]) -> Float32:
 def is_storable(x_ND: np.ndarray[Any, Any], norms_N: Float32, dtype: StoreDtype) -> Bools:
     """Vectors that are finite in the type they are stored in, and so long that it keeps 99 % of them at least.
 
-    Of vectors that have this type already nothing is lost: they only must not be zero.
+    A short one that the type holds exactly, as when it comes from there, loses nothing: it only must not be zero.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         stored = x_ND.astype(dtype, copy=False)
     # Among the smallest numbers of a type, rounding moves each by up to half a step, however small it is.
     rounding = 0.5 * float(np.finfo(dtype).smallest_subnormal) * np.sqrt(x_ND.shape[1])
-    least = 0.0 if stored.dtype == x_ND.dtype and dtype == "float16" else 100 * rounding
-    return np.isfinite(stored).all(1) & np.isfinite(norms_N) & (norms_N > least)  # type: ignore[no-any-return]
+    is_long = norms_N > 100 * rounding
+    short = np.flatnonzero(~is_long & (norms_N > 0))
+    is_long[short] = (stored[short] == x_ND[short]).all(1)
+    return np.isfinite(stored).all(1) & np.isfinite(norms_N) & is_long  # type: ignore[no-any-return]
