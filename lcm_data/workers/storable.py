@@ -22,13 +22,13 @@ def norms_of(x_ND: np.ndarray[Any, Any]) -> Float32:
 def is_storable(x_ND: np.ndarray[Any, Any], norms_N: Float32, dtype: StoreDtype) -> Bools:
     """Vectors that are finite in the type they are stored in, and so long that it keeps 99 % of them at least.
 
-    Of vectors whose numbers are half floats already, whatever type they come in, nothing is lost: they only must not be
-    zero. So what was stored once is stored again.
+    A short one that the type holds exactly, as when it comes from there, loses nothing: it only must not be zero.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         stored = x_ND.astype(dtype, copy=False)
     # Among the smallest numbers of a type, rounding moves each by up to half a step, however small it is.
     rounding = 0.5 * float(np.finfo(dtype).smallest_subnormal) * np.sqrt(x_ND.shape[1])
-    is_exact_N = (stored == x_ND).all(1) & (dtype == "float16")
-    least_N = np.where(is_exact_N, 0.0, 100 * rounding)
-    return np.isfinite(stored).all(1) & np.isfinite(norms_N) & (norms_N > least_N)  # type: ignore[no-any-return]
+    is_long = norms_N > 100 * rounding
+    short = np.flatnonzero(~is_long & (norms_N > 0))
+    is_long[short] = (stored[short] == x_ND[short]).all(1)
+    return np.isfinite(stored).all(1) & np.isfinite(norms_N) & is_long  # type: ignore[no-any-return]

@@ -100,6 +100,21 @@ def test_float32_and_no_text_there_and_back(tmp_path: Path, layout: str) -> None
     assert content_of(tmp_path / "second") == content_of(tmp_path / "first")
 
 
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_the_smallest_half_floats_there_and_back(tmp_path: Path, layout: str) -> None:
+    """Wider on the way (the official layout has float32), they still are half floats, of which nothing is lost."""
+    if layout == "lance":
+        pytest.importorskip("lance", reason="needs the extra 'lance'")
+    x_ND = np.array([[6e-8, 0], [-6e-8, 3e-7], [65504, -65504], [1e-5, 2e-5]], np.float16)
+    assert x_ND[:, 0].all()
+    pq.write_table(pa.table({"emb": vector_column(x_ND)}), tmp_path / "x.parquet")
+    import_here(tmp_path / "x.parquet", tmp_path / "first", space="s", lang="en")
+    export_to(tmp_path / "first", tmp_path / "out", layout)
+    import_here(tmp_path / "out", tmp_path / "second")
+    assert len(open_corpus(tmp_path / "first").embeddings) == 4
+    assert content_of(tmp_path / "second") == content_of(tmp_path / "first")
+
+
 # --- each layout, opened by others -----------------------------------------------------------------------------------
 
 
