@@ -6,9 +6,6 @@ writes a report with plots. What cannot be measured with what was given is left 
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lcm_data import schema
 from lcm_data.corpus import StageData
 from lcm_data.decode import DecoderOptions, load_decoder
-from lcm_data.errors import InputError, MissingExtraError, PlanMismatchError, UsageError
+from lcm_data.errors import InputError, PlanMismatchError, UsageError
 from lcm_data.quality.codes import (
     CodesReport,
     Usage,
@@ -37,10 +34,10 @@ from lcm_data.space import check_same_space
 from lcm_data.store.files import absolute, open_files
 from lcm_data.store.shard import parse_shard_path, read_shard
 from pipelines.config import Dtype, Languages
+from pipelines.report_folder import new_report, write_report
 from pipelines.space_figures import Show, silent
 from pipelines.stage import refuse_outdated
 
-REPORT = "report.json"
 _HELD_OUT = ("validation", "test")
 
 
@@ -91,25 +88,14 @@ def run(config: EvaluateCodesConfig, show: Show = silent) -> CodesReport:
         InputError: no sentence to measure.
         MissingExtraError: sacrebleu or matplotlib is wanted and not installed.
     """
-    out = open_files(config.out)
-    if out.size(REPORT) is not None and not config.overwrite:
-        raise UsageError(f"{out.root} has a {REPORT}. Name another folder, or add --overwrite to replace it.")
-    for package, feature, wanted in (
-        ("matplotlib", "drawing plots (--no-plots leaves them out)", config.plots),
-        ("sacrebleu", "scoring decoded text", config.decoder),
-    ):
-        if wanted and importlib.util.find_spec(package) is None:
-            raise MissingExtraError(feature, package, "quality")
+    out = new_report(config.out, overwrite=config.overwrite, plots=config.plots, decodes=bool(config.decoder))
     report = _measure(config, show)
+    figures = {}
     if config.plots:
         from lcm_data.quality.code_plots import draw_codes
 
-        for name, figure in draw_codes(report).items():
-            image = io.BytesIO()
-            figure.savefig(image, format="png", dpi=150)
-            out.write(f"{name}.png", image.getvalue())
-    text = json.dumps(report.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
-    out.write(REPORT, text.encode() + b"\n")  # last: it says that the others are there
+        figures = draw_codes(report)
+    write_report(out, report.to_json(), figures)
     return report
 
 

@@ -6,19 +6,12 @@ be measured with what was given is left out, and the report says so.
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import json
-
 from pydantic import BaseModel, ConfigDict, Field
 
-from lcm_data.errors import MissingExtraError, UsageError
 from lcm_data.quality.report import Report
-from lcm_data.store.files import open_files
 from pipelines.config import Dtype, Language, Languages
+from pipelines.report_folder import new_report, write_report
 from pipelines.space_figures import Show, measure, silent
-
-REPORT = "report.json"
 
 
 class EvaluateSpaceConfig(BaseModel):
@@ -68,27 +61,12 @@ def run(config: EvaluateSpaceConfig, show: Show = silent) -> Report:
         InputError: the input cannot be read as translations or as a corpus.
         MissingExtraError: sacrebleu or matplotlib is wanted and not installed.
     """
-    out = open_files(config.out)
-    if out.size(REPORT) is not None and not config.overwrite:
-        raise UsageError(f"{out.root} has a {REPORT}. Name another folder, or add --overwrite to replace it.")
-    if config.plots:
-        _needs("matplotlib", "drawing plots (--no-plots leaves them out)")
-    if config.decoder:
-        _needs("sacrebleu", "scoring decoded text")
+    out = new_report(config.out, overwrite=config.overwrite, plots=config.plots, decodes=bool(config.decoder))
     report = measure(config, show)
+    figures = {}
     if config.plots:
         from lcm_data.quality.plots import draw
 
-        for name, figure in draw(report).items():
-            image = io.BytesIO()
-            figure.savefig(image, format="png", dpi=150)
-            out.write(f"{name}.png", image.getvalue())
-    text = json.dumps(report.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
-    out.write(REPORT, text.encode() + b"\n")  # last: it says that the others are there
+        figures = draw(report)
+    write_report(out, report.to_json(), figures)
     return report
-
-
-def _needs(package: str, feature: str) -> None:
-    """Find out before the work, not after it."""
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtraError(feature, package, "quality")

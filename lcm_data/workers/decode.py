@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ from lcm_data.workers.output import (
     commit_output,
     each_or_error,
     refuse_to_blame_all,
+    row_reject,
     shaped,
+    shard_facts,
 )
 
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
@@ -78,11 +81,13 @@ class DecodeWorker:
         keep = np.zeros(table.num_rows, np.bool_)
         keep[first:last] = True
         keep[list(task.skip)] = False
-        rejects = [_reject(table, row, CRASHED, "decoding this vector ended the worker") for row in sorted(task.skip)]
+        rejects = [
+            row_reject(table, row, CRASHED, "decoding this vector ended the worker") for row in sorted(task.skip)
+        ]
         vectors = schema.vectors(table["emb"])
         finite = np.isfinite(vectors).all(axis=1)
         rejects += [
-            _reject(table, int(row), "invalid_embedding", "not finite") for row in np.flatnonzero(keep & ~finite)
+            row_reject(table, int(row), "invalid_embedding", "not finite") for row in np.flatnonzero(keep & ~finite)
         ]
         rows = np.flatnonzero(keep & finite)
         if self.decoder.mode == "sample":  # each row has chances of its own
@@ -126,7 +131,7 @@ class DecodeWorker:
         table, unit = loaded.table, loaded.task.unit
         bad_N = np.isin(loaded.inverse_N, list(failed))
         for row, index in zip(loaded.rows_N[bad_N], loaded.inverse_N[bad_N], strict=True):
-            loaded.rejects.append(_reject(table, int(row), *failed[int(index)]))
+            loaded.rejects.append(row_reject(table, int(row), *failed[int(index)]))
         rows, inverse = loaded.rows_N[~bad_N], loaded.inverse_N[~bad_N]
         split, source_lang, _ = parse_shard_path(unit.spec["shard"])
         texts = [said.texts[index] for index in inverse]
@@ -158,11 +163,7 @@ class DecodeWorker:
         return output
 
     def write(self, output: UnitOutput) -> Commit:
-        return commit_output(self.files, output, self.plan_hash, self._shard_metadata)
-
-    def _shard_metadata(self, path: str) -> dict[str, str]:
-        split, lang, _ = parse_shard_path(path)
-        return {**self.metadata, "stage": "segments", "split": split, "lang": lang}
+        return commit_output(self.files, output, self.plan_hash, partial(shard_facts, self.metadata, "segments"))
 
 
 def decoder_metadata(provenance: Mapping[str, str]) -> dict[str, str]:
@@ -194,7 +195,3 @@ def _in_order(parts: list[tuple[list[int], Decoded]], num: int) -> Decoded:
         for name in ("scores", "num_tokens", "truncated"):
             getattr(found, name)[some] = shaped(getattr(said, name), (len(some),), name)
     return found
-
-
-def _reject(table: pa.Table, row: int, reason: str, error: str) -> RejectRow:
-    return RejectRow(row, reason, error[:500], doc_id=table["doc_id"][row].as_py(), sid=table["sid"][row].as_py())

@@ -7,6 +7,7 @@ their tokens come from there; else token facts are 0.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from lcm_data.quantize.codebook import Codebook
 from lcm_data.quantize.storage import load_codebook
 from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
-from lcm_data.store.shard import parse_shard_path, read_shard
+from lcm_data.store.shard import read_shard
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output
+from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, row_reject, shard_facts
 
 COLUMNS = (*schema.ID_COLUMNS, "codes")
 
@@ -64,7 +65,7 @@ class DequantizeWorker:
         keep = np.zeros(table.num_rows, dtype=bool)
         keep[first:last] = True
         keep[list(task.skip)] = False
-        rejects = [_reject(table, row, CRASHED, "decoding this code ended the worker") for row in sorted(task.skip)]
+        rejects = [row_reject(table, row, CRASHED, "decoding this code ended the worker") for row in sorted(task.skip)]
         return _Loaded(task, table, facts, np.flatnonzero(keep), rejects)
 
     def work(self, loaded: _Loaded) -> UnitOutput:
@@ -72,14 +73,14 @@ class DequantizeWorker:
         table, rows, rejects = loaded.table, loaded.rows, loaded.rejects
         codes = schema.vectors(table["codes"])[rows]
         known = (codes < self._loaded.num_units).all(axis=1)
-        rejects += [_reject(table, int(row), "invalid_code", "no unit of the codebook") for row in rows[~known]]
+        rejects += [row_reject(table, int(row), "invalid_code", "no unit of the codebook") for row in rows[~known]]
         rows = rows[known]
         exact = self._loaded.decode(codes[known], self.levels)
         with np.errstate(over="ignore"):
             emb = exact.astype(self.store_dtype)
         sound = np.isfinite(emb).all(axis=1)
         error = f"not finite as {self.store_dtype}"
-        rejects += [_reject(table, int(row), "invalid_embedding", error) for row in rows[~sound]]
+        rejects += [row_reject(table, int(row), "invalid_embedding", error) for row in rows[~sound]]
         rows, emb, exact = rows[sound], emb[sound], exact[sound]
         values = {"emb": emb, "norm": np.linalg.norm(exact, axis=1).astype(np.float32)}
         output = UnitOutput(loaded.task.unit.id, table.num_rows, rows_done=len(rows), rejects=rejects)
@@ -109,12 +110,4 @@ class DequantizeWorker:
         return pa.Table.from_arrays(columns, schema=target)
 
     def write(self, output: UnitOutput) -> Commit:
-        return commit_output(self.files, output, self.plan_hash, self._shard_metadata)
-
-    def _shard_metadata(self, path: str) -> dict[str, str]:
-        split, lang, _ = parse_shard_path(path)
-        return {**self.metadata, "stage": "embeddings", "split": split, "lang": lang}
-
-
-def _reject(table: pa.Table, row: int, reason: str, error: str) -> RejectRow:
-    return RejectRow(row, reason, error, doc_id=table["doc_id"][row].as_py(), sid=table["sid"][row].as_py())
+        return commit_output(self.files, output, self.plan_hash, partial(shard_facts, self.metadata, "embeddings"))

@@ -30,7 +30,9 @@ from lcm_data.workers.output import (
     commit_output,
     each_or_error,
     refuse_to_blame_all,
+    row_reject,
     shaped,
+    shard_facts,
 )
 from lcm_data.workers.speech import COLUMNS, Clip, SpeechEncoders, clips_of, encode_clips
 from lcm_data.workers.storable import Float32, is_storable, norms_of
@@ -129,7 +131,7 @@ class EncodeWorker:
         items: list[str | Clip] = table["text"].to_pylist()
         if spoken:
             items = [clip or text for clip, text in zip(clips_of(table), items, strict=True)]
-        rejects = [_reject(table, row, CRASHED, "encoding this row ended the worker") for row in sorted(skip)]
+        rejects = [row_reject(table, row, CRASHED, "encoding this row ended the worker") for row in sorted(skip)]
         order: dict[str | Clip, int] = {}
         inverse = [order.setdefault(items[row], len(order)) for row in rows]
         clips = {number: item for item, number in order.items() if isinstance(item, Clip)}
@@ -240,10 +242,10 @@ class EncodeWorker:
         return commit_output(self.files, output, self.plan_hash, self._shard_metadata)
 
     def _shard_metadata(self, path: str) -> dict[str, str]:
-        split, lang, _ = parse_shard_path(path)
+        _, lang, _ = parse_shard_path(path)
         others = tuple(f".{other}" for other in self.speech if other != lang)
         facts = {k: v for k, v in self.metadata.items() if not (k.startswith(SPEECH_ENCODER) and k.endswith(others))}
-        return {**facts, "stage": "embeddings", "split": split, "lang": lang}
+        return shard_facts(facts, "embeddings", path)
 
 
 def _drop(loaded: _Loaded, failed: dict[int, tuple[str, str]]) -> None:
@@ -252,10 +254,5 @@ def _drop(loaded: _Loaded, failed: dict[int, tuple[str, str]]) -> None:
         return
     bad = np.isin(loaded.inverse_N, list(failed))
     for row, index in zip(loaded.rows_N[bad], loaded.inverse_N[bad], strict=True):
-        loaded.rejects.append(_reject(loaded.table, int(row), *failed[int(index)]))
+        loaded.rejects.append(row_reject(loaded.table, int(row), *failed[int(index)]))
     loaded.rows_N, loaded.inverse_N = loaded.rows_N[~bad], loaded.inverse_N[~bad]
-
-
-def _reject(table: pa.Table, row: int, reason: str, error: str) -> RejectRow:
-    ids = {name: table[name][row].as_py() for name in ("doc_id", "sid", "text")}
-    return RejectRow(row, reason, error[:500], doc_id=ids["doc_id"], sid=ids["sid"], text=ids["text"][:200])

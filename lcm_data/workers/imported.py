@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from lcm_data.exchange.sources import read_range
 from lcm_data.exchange.vectors import Reasons, dense, one_array
 from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
-from lcm_data.store.shard import parse_shard_path, read_shard, shard_path
+from lcm_data.store.shard import read_shard, shard_path
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, commit_output
+from lcm_data.workers.output import CRASHED, UnitOutput, commit_output, row_reject, shard_facts
 from lcm_data.workers.storable import is_storable, norms_of
 
 _KEPT = (*schema.ID_COLUMNS, "text")
@@ -88,9 +89,7 @@ class ImportSegmentsWorker:
         return output
 
     def write(self, output: UnitOutput) -> Commit:
-        return commit_output(
-            self.files, output, self.plan_hash, lambda path: _metadata(self.metadata, "segments", path)
-        )
+        return commit_output(self.files, output, self.plan_hash, partial(shard_facts, self.metadata, "segments"))
 
 
 def read_rows(part: SourceSlice, defaults: Defaults) -> ReadSlice:
@@ -200,7 +199,7 @@ class ImportVectorsWorker:
             rows = np.arange(before, before + table.num_rows)
             kept = rows[(rows >= first) & (rows < last) & ~np.isin(rows, task.skip)]
             for row in np.intersect1d(rows, task.skip):
-                loaded.rejects.append(self._reject(table, int(row) - before, int(row), CRASHED, "it ended the worker"))
+                loaded.rejects.append(row_reject(table, int(row) - before, CRASHED, "it ended the worker", int(row)))
             loaded.tables[path], loaded.rows[path] = table.take(pa.array(kept - before)), kept
             loaded.vector_of[path] = _places(loaded.tables[path], place, part)
             before += table.num_rows
@@ -216,7 +215,7 @@ class ImportVectorsWorker:
             for at in np.flatnonzero(~good):
                 what = ("invalid_embedding", _problem(x_ND[at], float(norms[at]), self.store_dtype))
                 reason, error = loaded.reasons.get(int(vectors[at]), what)
-                output.rejects.append(self._reject(table, int(at), int(loaded.rows[path][at]), reason, error))
+                output.rejects.append(row_reject(table, int(at), reason, error, int(loaded.rows[path][at])))
             made = self._table(table.filter(pa.array(good)), x_ND[good], norms[good])
             output.tables[path] = made
             output.rows_done += made.num_rows
@@ -236,15 +235,8 @@ class ImportVectorsWorker:
         columns = [values[name] if name in values else segments[name] for name in target.names]
         return pa.Table.from_arrays(columns, schema=target)
 
-    @staticmethod
-    def _reject(table: pa.Table, at: int, row: int, reason: str, error: str) -> RejectRow:
-        ids = {name: table[name][at].as_py() for name in ("doc_id", "sid", "text")}
-        return RejectRow(row, reason, error[:500], doc_id=ids["doc_id"], sid=ids["sid"], text=ids["text"][:200])
-
     def write(self, output: UnitOutput) -> Commit:
-        return commit_output(
-            self.files, output, self.plan_hash, lambda path: _metadata(self.metadata, "embeddings", path)
-        )
+        return commit_output(self.files, output, self.plan_hash, partial(shard_facts, self.metadata, "embeddings"))
 
 
 def _places(segments: pa.Table, place: dict[int, int], part: SourceSlice) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -265,8 +257,3 @@ def _problem(x_D: np.ndarray[Any, Any], norm: float, dtype: str) -> str:
     if not x_D.any():
         return "the vector is zero"
     return f"too large or too small for {dtype}: its length is {norm:g}"
-
-
-def _metadata(facts: dict[str, str], stage: str, path: str) -> dict[str, str]:
-    split, lang, _ = parse_shard_path(path)
-    return {**facts, "stage": stage, "split": split, "lang": lang}

@@ -15,7 +15,7 @@ from lcm_data.errors import LcmDataError, PlanMismatchError, UsageError
 from lcm_data.machine import peak_memory
 from lcm_data.store.commits import Commit, RejectRow, publish_unit
 from lcm_data.store.files import Files
-from lcm_data.store.shard import write_shard
+from lcm_data.store.shard import parse_shard_path, write_shard
 
 T = TypeVar("T")
 
@@ -77,6 +77,19 @@ def commit_output(
             finished=time.time(),
         )
         return publish_unit(files, commit, shards, rejects)
+
+
+def shard_facts(facts: Mapping[str, str], stage: str, path: str) -> dict[str, str]:
+    """The metadata of a shard: ``facts`` of the run, and what its path says."""
+    split, lang, _ = parse_shard_path(path)
+    return {**facts, "stage": stage, "split": split, "lang": lang}
+
+
+def row_reject(table: pa.Table, at: int, reason: str, error: str, row: int | None = None) -> RejectRow:
+    """A row of a shard as a reject, with the beginning of its text if it has one; ``row``: its number in the unit."""
+    ids = {name: table[name][at].as_py() for name in ("doc_id", "sid")}
+    text = (table["text"][at].as_py() or "")[:200] if "text" in table.column_names else ""
+    return RejectRow(at if row is None else row, reason, error[:500], **ids, text=text)
 
 
 def shaped(values: Any, shape: tuple[int, ...], what: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from lcm_data.quantize.encode import Encoder
 from lcm_data.quantize.storage import load_codebook
 from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
-from lcm_data.store.shard import parse_shard_path, read_shard
+from lcm_data.store.shard import read_shard
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output
+from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, row_reject, shard_facts
 
 _COLUMNS = (*schema.ID_COLUMNS, "emb")
 
@@ -59,7 +60,7 @@ class QuantizeWorker:
         keep = np.ones(table.num_rows, dtype=bool)
         keep[:first], keep[last:] = False, False
         keep[list(task.skip)] = False
-        rejects = [_reject(table, row, CRASHED, "quantizing this row ended the worker") for row in task.skip]
+        rejects = [row_reject(table, row, CRASHED, "quantizing this row ended the worker") for row in task.skip]
         return _Loaded(task, table, np.flatnonzero(keep), rejects)
 
     def work(self, loaded: _Loaded) -> UnitOutput:
@@ -68,7 +69,7 @@ class QuantizeWorker:
         table, rows, rejects = loaded.table, loaded.rows, loaded.rejects
         emb = schema.vectors(table["emb"])[rows].astype(np.float32)
         valid = codebook.valid_rows(emb)
-        rejects += [_reject(table, int(row), "invalid_embedding", "not finite or zero") for row in rows[~valid]]
+        rejects += [row_reject(table, int(row), "invalid_embedding", "not finite or zero") for row in rows[~valid]]
         rows, emb = rows[valid], emb[valid]
         codes, resid_norm = codebook.encode(emb, self._encoder)
         target = schema.codes_schema(codes.shape[1])
@@ -82,12 +83,4 @@ class QuantizeWorker:
         return output
 
     def write(self, output: UnitOutput) -> Commit:
-        return commit_output(self.files, output, self.plan_hash, self._shard_metadata)
-
-    def _shard_metadata(self, path: str) -> dict[str, str]:
-        split, lang, _ = parse_shard_path(path)
-        return {**self.metadata, "stage": "codes", "split": split, "lang": lang}
-
-
-def _reject(table: pa.Table, row: int, reason: str, error: str) -> RejectRow:
-    return RejectRow(row, reason, error, doc_id=table["doc_id"][row].as_py(), sid=table["sid"][row].as_py())
+        return commit_output(self.files, output, self.plan_hash, partial(shard_facts, self.metadata, "codes"))

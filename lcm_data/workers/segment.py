@@ -9,6 +9,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -25,9 +26,9 @@ from lcm_data.segment import Segment, Segmenter, load_segmenter, segment_documen
 from lcm_data.splits import SplitRule
 from lcm_data.store.commits import Commit, RejectRow
 from lcm_data.store.files import Files, open_files
-from lcm_data.store.shard import parse_shard_path, shard_path
+from lcm_data.store.shard import shard_path
 from lcm_data.workers.base import Task
-from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, each_or_error
+from lcm_data.workers.output import CRASHED, UnitOutput, check_identity, commit_output, each_or_error, shard_facts
 from lcm_data.workers.segments_table import placed_transcript, speech_table, text_table
 
 T = TypeVar("T")
@@ -169,7 +170,7 @@ class SegmentWorker:
     def write(self, output: UnitOutput) -> Commit:
         if self.clips:
             self._write_clips(output)
-        return commit_output(self.files, output, self.plan_hash, self._shard_metadata)
+        return commit_output(self.files, output, self.plan_hash, partial(shard_facts, self.metadata, "segments"))
 
     def _write_clips(self, output: UnitOutput) -> None:
         """The segments of recordings as files, before the commit that says they are there."""
@@ -184,10 +185,6 @@ class SegmentWorker:
                     x_N = reader.read(row["channel"], row["t_start"], row["t_end"])
                     write_flac(str(folder / "clip.flac"), x_N, SAMPLE_RATE)
                     self.files.publish(folder / "clip.flac", clip_path(output.unit, row["sid"]))
-
-    def _shard_metadata(self, path: str) -> dict[str, str]:
-        split, lang, _ = parse_shard_path(path)
-        return {**self.metadata, "stage": "segments", "split": split, "lang": lang}
 
 
 def _reject(document: Document, reason: str, error: str) -> RejectRow:

@@ -19,7 +19,7 @@ from lcm_data.encode.batching import gather_tokens
 from lcm_data.sonar.tokenizer import EOS
 from lcm_models.sonar.config import BatchConfig
 from lcm_models.sonar.prepared import Array, Prepared
-from lcm_models.sonar.turns import Endless, Turns
+from lcm_models.train.turns import Endless, Turns
 
 _MIXED_BATCHES = 100
 """Batches whose items are sorted by length together: of one length in a batch, of any in an epoch's order."""

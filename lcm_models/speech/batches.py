@@ -16,10 +16,10 @@ from torch import Tensor
 
 from lcm_data.sonar.speech_config import STACK
 from lcm_data.sonar.speech_features import stacked, standardized
-from lcm_models.sonar.turns import Endless, Turns
 from lcm_models.speech.augment import mask, vary
 from lcm_models.speech.config import SpeechBatchConfig
 from lcm_models.speech.prepared import Array, PreparedClips
+from lcm_models.train.turns import Endless, Turns
 
 _MIXED_BATCHES = 50
 """Batches whose clips are sorted by length together: of about one length in a batch, of any in an epoch's order."""

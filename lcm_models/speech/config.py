@@ -15,7 +15,7 @@ class SpeechConfig(Frozen):
     """Sizes of the network, and the weights of the losses.
 
     SONAR has the squared error alone, and begins with a pretrained w2v-BERT. A network that begins with nothing must be
-    told more of what it hears: ``ctc`` spells the transcript, ``contrast`` tells clips apart.
+    told more of what it hears: ``ctc`` spells the transcript, ``contrast`` tells clips apart. 0 leaves them out.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -34,9 +34,9 @@ class SpeechConfig(Frozen):
     mse: float = Field(
         1.0, ge=0, description="Weight of the squared distance to the target, in units of the targets' variance."
     )
-    contrast: float = Field(0.0, ge=0, description="Weight of telling a clip's target from the others of the batch.")
+    contrast: float = Field(1.0, ge=0, description="Weight of telling a clip's target from the others of the batch.")
     contrast_scale: float = Field(20.0, gt=0, description="Factor of the cosines that are told apart.")
-    ctc: float = Field(0.0, ge=0, description="Weight of spelling the transcript from the positions (CTC).")
+    ctc: float = Field(0.5, ge=0, description="Weight of spelling the transcript from the positions (CTC).")
 
     def encoder(self, embedding_dim: int) -> SpeechEncoderConfig:
         """The network, with 64 numbers a head as everywhere in SONAR."""

@@ -23,7 +23,7 @@ STILL = {"speed": 0, "voice": 0, "noise_share": 0, "mask_channels": 0, "mask_tim
 
 def task(prepared: PreparedClips, **model: float) -> SpeechTask:
     batches = SpeechBatchConfig(path=str(prepared.folder), batch_seconds=8, **STILL)  # type: ignore[arg-type]
-    return SpeechTask(SpeechConfig(**{**TINY, **model}), batches)
+    return SpeechTask(SpeechConfig(**{**TINY, "ctc": 0.0, "contrast": 0.0, **model}), batches)
 
 
 def some_batch(prepared: PreparedClips) -> SpeechBatch:

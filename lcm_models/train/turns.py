@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class Endless:
         self._rank, self._world_size = rank, world_size
         self._epoch = self._place = 0
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Any]:
         while True:
             items = self._batches.epoch(self._epoch)
             num = len(items) // self._world_size or 1
