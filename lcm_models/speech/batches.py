@@ -2,7 +2,7 @@
 
 A batch is a function of (seed, epoch, number), so a loader's state is two numbers.
 
-Shapes: B clips, S positions (50 a second), D width of the targets, L letters of all transcripts, F frames, C channels.
+Shapes: B clips, S positions (50 a second), D width of the targets, N negatives, L letters of all transcripts, F frames, C channels.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ _FRAMES = 100
 
 
 class SpeechBatch(NamedTuple):
-    """Clips as the network sees them, what their vectors should be, and their transcripts one after the other."""
+    """Clips as the network sees them, what their vectors should be and what not, and transcripts one after the other.
+
+    The negatives are targets of other clips, here and there of one that says the same.
+    """
 
     features_BSF: Tensor
     lengths: list[int]
     target_BD: Tensor
+    negative_ND: Tensor
     letters_L: Tensor
     num_letters_B: Tensor
 
@@ -50,9 +54,9 @@ class SpeechBatches:
         self._data, self._config = data, config
         self._starts_N = data.starts()
         self._lengths_N = np.asarray(data.ends_N) - self._starts_N
-        learned_N = np.flatnonzero(~np.asarray(data.held_out_N))
-        group_N = np.asarray(data.groups_N)[learned_N]
-        groups = [learned_N[group_N == group] for group in np.unique(group_N)]
+        self._learned_N = np.flatnonzero(~np.asarray(data.held_out_N))
+        group_N = np.asarray(data.groups_N)[self._learned_N]
+        groups = [self._learned_N[group_N == group] for group in np.unique(group_N)]
         self._turns = Turns(groups, config.temperature, config.seed)
 
     def epoch(self, number: int) -> list[Array]:
@@ -84,13 +88,20 @@ class SpeechBatches:
                 x_FC = mask(standardized(vary(bank_FC, self._config, rng)), self._config, rng)
             features.append(x_FC)
             spelling.append(data.spelling(clip))
+        negatives_N = self._negatives(rng or np.random.default_rng(0))
         return SpeechBatch(
             features_BSF=stacked(features),
             lengths=[len(x_FC) // STACK for x_FC in features],
             target_BD=torch.from_numpy(np.asarray(data.targets_ND[clips_N])),
+            negative_ND=torch.from_numpy(np.asarray(data.targets_ND[negatives_N])),
             letters_L=torch.from_numpy(np.concatenate(spelling)),
             num_letters_B=torch.tensor([len(each) for each in spelling]),
         )
+
+    def _negatives(self, rng: np.random.Generator) -> Array:
+        """The clips whose targets are a batch's negatives: drawn from those to learn, in the order they lie on disk."""
+        num = min(self._config.negatives, len(self._learned_N))
+        return np.sort(rng.choice(self._learned_N, num, replace=False))
 
 
 def cut(clips_N: Array, lengths_N: Array, budget: float) -> list[Array]:

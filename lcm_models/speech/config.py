@@ -66,6 +66,9 @@ class SpeechBatchConfig(Frozen):
     batch_seconds: float = Field(
         60.0, gt=0, description="Seconds of sound in a batch of one process, padding included."
     )
+    negatives: int = Field(
+        1024, ge=0, description="Targets of other clips that those of a batch are told apart from, for model.contrast."
+    )
     temperature: float = Field(
         2.0, ge=1, description="Flattens the shares of inputs and languages: size ** (1 / temperature)."
     )

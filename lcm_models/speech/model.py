@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from lcm_data.sonar.speech_encoder import Convolution, FeedForward, RelativeAttention, SpeechEncoder
 from lcm_models.model import Loss
-from lcm_models.sonar.model import contrastive
 from lcm_models.speech.batches import SpeechBatch
 from lcm_models.speech.config import SpeechConfig
+
+_SAME = 1 - 1e-4
+"""Cosine of two targets from which on they are one."""
 
 
 class SpeechModel(nn.Module):
@@ -68,7 +70,7 @@ class SpeechModel(nn.Module):
         total = config.mse * distance
         sums = {"unexplained": distance.detach()}
         if config.contrast:
-            contrast = num_clips * contrastive(vector_BD, batch.target_BD, config.contrast_scale)
+            contrast = told_apart(vector_BD, batch.target_BD, batch.negative_ND, config.contrast_scale).sum()
             total = total + config.contrast * contrast
             sums["contrast"] = contrast.detach()
         if self.speller is not None:
@@ -90,6 +92,22 @@ class SpeechModel(nn.Module):
                 reduction="none", zero_infinity=True,
             )  # fmt: skip
         return (nats_B / batch.num_letters_B.clamp_min(1))[batch.num_letters_B > 0].sum()
+
+
+def told_apart(vector_BD: Tensor, target_BD: Tensor, negative_ND: Tensor, scale: float) -> Tensor:
+    """Cross entropy of finding each clip's target by cosine among those of the batch and the negatives, in nats [B].
+
+    The noise-contrastive loss of CPC (arXiv 1807.03748, eq 4). The teacher is frozen, so other clips' targets serve as
+    well as those of the batch. One that is the clip's own is no negative: others may say the same sentence.
+    """
+    vector_BD, target_BD, negative_ND = (F.normalize(x.float(), dim=1) for x in (vector_BD, target_BD, negative_ND))
+    candidate_ND = torch.cat([target_BD, negative_ND])
+    with torch.autocast(vector_BD.device.type, enabled=False):
+        score_BN = scale * (vector_BD @ candidate_ND.T)
+        says_the_same_BN = target_BD @ candidate_ND.T > _SAME
+    right_B = torch.arange(len(target_BD), device=vector_BD.device)
+    says_the_same_BN[right_B, right_B] = False
+    return F.cross_entropy(score_BN.masked_fill(says_the_same_BN, -torch.inf), right_B, reduction="none")
 
 
 def _usual_strides(grad: Tensor) -> Tensor:

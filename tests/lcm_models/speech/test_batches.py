@@ -21,7 +21,9 @@ def config(**settings: object) -> SpeechBatchConfig:
 
 
 def same(first: SpeechBatch, second: SpeechBatch) -> bool:
-    return first.lengths == second.lengths and torch.equal(first.features_BSF, second.features_BSF)
+    return first.lengths == second.lengths and all(
+        torch.equal(getattr(first, name), getattr(second, name)) for name in ("features_BSF", "negative_ND")
+    )
 
 
 def test_an_epoch_holds_what_is_learned_and_nothing_held_out(prepared: PreparedClips) -> None:
@@ -43,6 +45,19 @@ def test_what_a_batch_holds(prepared: PreparedClips) -> None:
         assert batch.num_letters_B.tolist() == list(map(len, spelled))
         first = batch.features_BSF[0, : batch.lengths[0]].reshape(-1, 80)
         assert torch.allclose(first.mean(dim=0), torch.zeros(80), atol=0.1)
+
+
+@pytest.mark.parametrize("wanted", [0, 7, 10**6])
+def test_negatives_are_targets_to_learn_each_once(prepared: PreparedClips, wanted: int) -> None:
+    batches = SpeechBatches(prepared, config(negatives=wanted))
+    learned = [vector.tobytes() for vector in np.asarray(prepared.targets_ND)[~np.asarray(prepared.held_out_N)]]
+    drawn = [batches.make(np.array([0]), rng).negative_ND for rng in (None, np.random.default_rng(1))]
+    for negative_ND in drawn:
+        assert negative_ND.shape == (min(wanted, len(learned)), prepared.dim)
+        rest = list(learned)
+        for vector in negative_ND.numpy():
+            rest.remove(vector.tobytes())
+    assert wanted != 7 or not torch.equal(*drawn)
 
 
 def test_a_loader_goes_on_where_it_was(prepared: PreparedClips) -> None:

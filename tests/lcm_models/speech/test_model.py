@@ -11,7 +11,7 @@ import torch
 
 from lcm_models.speech.batches import SpeechBatch, SpeechBatches, SpeechLoader
 from lcm_models.speech.config import SpeechBatchConfig, SpeechConfig
-from lcm_models.speech.model import SpeechModel
+from lcm_models.speech.model import SpeechModel, told_apart
 from lcm_models.speech.prepared import PreparedClips
 from lcm_models.speech.task import SpeechTask
 
@@ -55,11 +55,28 @@ def test_spelling_costs_what_the_paths_cost(prepared: PreparedClips) -> None:
     model = task(prepared, mse=0.0, ctc=1.0).build()
     assert model.speller is not None
     torch.nn.init.zeros_(model.speller.weight)
-    batch = SpeechBatch(torch.randn(2, 3, 160), [3, 3], torch.zeros(2, 256), torch.tensor([1, 2]), torch.tensor([2, 0]))
+    target_BD, letters_L, num_letters_B = torch.zeros(2, 256), torch.tensor([1, 2]), torch.tensor([2, 0])
+    batch = SpeechBatch(torch.randn(2, 3, 160), [3, 3], target_BD, target_BD[:0], letters_L, num_letters_B)
     num_classes = 1 + len(prepared.characters)
     # In 3 positions "ab" can be spelled aab, abb, ab-, a-b and -ab; the second clip has no transcript.
     expected = -math.log(5 / num_classes**3) / 2
     assert float(model(batch).total.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_telling_apart_by_hand() -> None:
+    """The clip points where its target does; another target lies across it, and a negative opposite."""
+    across, along = torch.tensor([0.0, 3.0]), torch.tensor([2.0, 0.0])
+    target_BD = torch.stack([along, across])
+    found_B = told_apart(target_BD / 7, target_BD, torch.stack([-along, along, across]), scale=5.0)
+    # The two last negatives are the targets themselves: what says the same is nothing to tell apart.
+    assert found_B.tolist() == pytest.approx(
+        [math.log1p(math.exp(-5) + math.exp(-5) + math.exp(-10)), math.log1p(3 * math.exp(-5))], rel=1e-5
+    )
+
+
+def test_clips_that_say_the_same_are_not_told_apart() -> None:
+    target_BD = torch.ones(3, 4)
+    assert told_apart(torch.randn(3, 4), target_BD, torch.ones(5, 4), scale=20.0).tolist() == [0.0] * 3
 
 
 def test_every_weight_that_learns_gets_a_gradient(prepared: PreparedClips) -> None:
