@@ -166,8 +166,8 @@ def writer_settings(schema: pa.Schema) -> dict[str, Any]:
         elif pa.types.is_floating(field.type.value_type):
             compression[f"{field.name}.list.element"] = "none"
         else:
-            # The low bytes lie before the high ones, which alone have less than 8 bits. In a row group of 1,024 rows both
-            # are one block of zstd, under one code for both (116 bytes a row of 64 x 13 bits; deflate: 106).
+            # The low bytes lie before the high ones, and only these have less than 8 bits. In a row group of 1,024 rows
+            # both are one block of zstd, under one code for both (116 bytes a row of 64 x 13 bits; deflate: 106).
             compression[f"{field.name}.list.element"] = "gzip"
             byte_split[f"{field.name}.list.element"] = True
     return {

@@ -39,17 +39,22 @@ _CANDIDATES = 4
 _HALF_FROM = 32
 """Dimensions from which bfloat16 is worth it; with fewer, many units may be nearer to each other than its rounding."""
 _ALIGN = 32
+_CENTERED_FROM = 1 / 32
+"""How large the squared length of the units' mean must be, in mean half norms, to be worth a subtraction."""
 _RESIDENT_SHARE = 0.7
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A table ready to be searched: ``scoring`` [K padded, D padded] has the half norms in it."""
+    """A table ready to be searched: ``scoring`` [K padded, D padded] has the half norms in it.
+
+    ``mean_square`` [D padded] is that of the units as they are scored.
+    """
 
     exact_KD: torch.Tensor
     half_norm_K: torch.Tensor
-    center_D: torch.Tensor
-    mean_square_D: torch.Tensor
+    center_D: torch.Tensor | None
+    mean_square: torch.Tensor
     scoring: torch.Tensor
     groups: int
 
@@ -97,7 +102,7 @@ class TorchEngine:
         counts = torch.zeros(num_units, dtype=torch.int64, device=self._device)
         for rows in blocks(len(x_ND), _SUM_ROWS):
             x = self._send(x_ND[rows])
-            ids = self._nearest(x, table, candidates=1)
+            ids = self._nearest(x, table, exact=False)
             count = torch.bincount(ids, minlength=num_units)
             # A bag a unit, its rows in order: the same sum every time, on a GPU, too.
             starts = count.cumsum(0) - count
@@ -113,7 +118,7 @@ class TorchEngine:
         change = np.empty((len(x_ND), count), dtype=np.float32)
         for rows in self._blocks(len(x_ND), table):
             x = self._send(x_ND[rows])
-            _, found = self._best(x, table, min(count + _CANDIDATES // 2, len(table.exact_KD)))
+            _, found = self._top(self._scores(x, table)[0], table, count + _CANDIDATES // 2)
             score, order = self._exact(x, table, found).sort(dim=1, descending=True, stable=True)
             ids[rows] = found.gather(1, order[:, :count]).cpu().numpy()
             change[rows] = -2 * score[:, :count].cpu().numpy()
@@ -128,45 +133,53 @@ class TorchEngine:
 
     # -- search --------------------------------------------------------------------------------------------------
 
-    def _nearest(
-        self, x_ND: torch.Tensor, table: _Table, candidates: int = _CANDIDATES, subtract: bool = False
-    ) -> torch.Tensor:
-        """Nearest unit [N] int64 of every row; ``subtract`` replaces the rows by what it leaves."""
+    def _nearest(self, x_ND: torch.Tensor, table: _Table, exact: bool = True, subtract: bool = False) -> torch.Tensor:
+        """Nearest unit [N] int64 of every row; ``subtract`` replaces the rows by what it leaves.
+
+        Without ``exact`` units that bfloat16 cannot tell apart may be taken for each other.
+        """
         ids_N = torch.empty(len(x_ND), dtype=torch.int64, device=x_ND.device)
         for rows in self._blocks(len(x_ND), table):
             x = x_ND[rows]
-            scores, found = self._best(x, table, candidates if table.scoring.dtype == torch.bfloat16 else 1)
-            best = found[:, 0]
-            if found.shape[1] > 1:
-                unsure = (scores[:, 0] - scores[:, 1] <= _rounding(x, scores[:, 0], table)).nonzero()[:, 0]
-                exact = self._exact(x[unsure], table, found[unsure])
-                # Of equally near units the first, as in FAISS.
-                tied = torch.where(exact == exact.amax(dim=1, keepdim=True), found[unsure], len(table.exact_KD))
-                best[unsure] = tied.amin(dim=1).clamp_(max=len(table.exact_KD) - 1)
+            scores, padded = self._scores(x, table)
+            first, second, best = two_best(scores)
+            sure = first > 0
+            if exact and scores.dtype == torch.bfloat16:
+                sure &= first - second > _rounding(padded, first, table)
+            unsure = (~sure).nonzero()[:, 0]
+            if len(unsure) and exact:
+                few, scores = x.index_select(0, unsure), scores.index_select(0, unsure)
+                best[unsure] = self._compared(few, scores, table)
+            elif len(unsure):
+                best[unsure] = scores[unsure].flatten(1).argmax(dim=1).clamp_(max=len(table.exact_KD) - 1)
             ids_N[rows] = best
             if subtract:
-                x -= table.exact_KD[best]
+                x -= table.exact_KD.index_select(0, best)
         return ids_N
 
-    def _best(self, x_ND: torch.Tensor, table: _Table, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores float32 and numbers of the ``count`` units that score highest, best first."""
+    def _compared(self, x_ND: torch.Tensor, scores_NSG: torch.Tensor, table: _Table) -> torch.Tensor:
+        """The nearest unit [N], the candidates compared in float32; of equally near ones the first, as in FAISS."""
+        _, found = self._top(scores_NSG, table, _CANDIDATES)
+        exact = self._exact(x_ND, table, found)
+        last = len(table.exact_KD) - 1
+        return torch.where(exact == exact.amax(dim=1, keepdim=True), found, last).amin(dim=1)
+
+    def _scores(self, x_ND: torch.Tensor, table: _Table) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores [N, S, G] of all units (unit = s * G + g), and the rows as they were scored, in memory used again."""
         num_rows, dim = x_ND.shape
         padded = self._buffer("rows", num_rows, table.scoring.shape[1], table.scoring)
-        padded[:, :dim] = x_ND - table.center_D
+        padded[:, :dim] = x_ND if table.center_D is None else x_ND - table.center_D
         padded[:, dim:] = 1  # times zero after the three parts of the half norms
         scores = self._buffer("scores", num_rows, len(table.scoring), table.scoring)
         torch.mm(padded, table.scoring.T, out=scores)
-        scores = scores.view(num_rows, -1, table.groups)  # unit = size * groups + group
+        return scores.view(num_rows, -1, table.groups), padded
+
+    def _top(self, scores_NSG: torch.Tensor, table: _Table, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores float32 and numbers of the ``count`` units that score highest, best first."""
         count = min(count, len(table.exact_KD))
-        if count == 1:
-            group = _group_maxima(scores, 1).argmax(dim=1, keepdim=True)
-            top, place = scores.gather(2, group[:, None, :].expand(-1, scores.shape[1], -1))[:, :, 0].max(
-                1, keepdim=True
-            )
-            return top.float(), (place * table.groups + group).clamp_(max=len(table.exact_KD) - 1)
         width = min(count, table.groups)
-        groups = _group_maxima(scores, width).topk(width, dim=1).indices
-        members = scores.gather(2, groups[:, None, :].expand(-1, scores.shape[1], -1)).flatten(1)
+        groups = _group_maxima(scores_NSG, width).topk(width, dim=1).indices
+        members = scores_NSG.gather(2, groups[:, None, :].expand(-1, scores_NSG.shape[1], -1)).flatten(1)
         top, place = members.topk(min(count, members.shape[1]), dim=1)
         found = (place // width) * table.groups + groups.gather(1, place % width)
         return top.float(), found.clamp_(max=len(table.exact_KD) - 1)  # padding wins only where all scores are NaN
@@ -179,7 +192,7 @@ class TorchEngine:
         return held[: num_rows * width].view(num_rows, width)
 
     def _exact(self, x_ND: torch.Tensor, table: _Table, ids_NC: torch.Tensor) -> torch.Tensor:
-        units = table.exact_KD[ids_NC.flatten()].view(*ids_NC.shape, x_ND.shape[1])
+        units = table.exact_KD.index_select(0, ids_NC.flatten()).view(*ids_NC.shape, x_ND.shape[1])
         return torch.matmul(units, x_ND[:, :, None])[:, :, 0] - table.half_norm_K[ids_NC]
 
     def _blocks(self, num_rows: int, table: _Table) -> Iterator[slice]:
@@ -198,8 +211,11 @@ class TorchEngine:
         num_units, dim = exact.shape
         dtype = self._dtype if dim >= _HALF_FROM else torch.float32
         half_norm = exact.square().sum(dim=1) / 2 if metric == "l2" else exact.new_zeros(num_units)
-        center = exact.mean(dim=0) if metric == "l2" else exact.new_zeros(dim)
-        centered = exact - center
+        center, centered = None, exact
+        if metric == "l2":
+            mean = exact.mean(dim=0)
+            if float(mean.square().sum()) > _CENTERED_FROM * float(half_norm.mean()):
+                center, centered = mean, exact - mean
         groups = next((groups for least, groups in _GROUPS.items() if num_units >= least), num_units)
         rows = math.ceil(num_units / groups) * groups
         scoring = torch.zeros((rows, math.ceil((dim + 3) / _ALIGN) * _ALIGN), dtype=dtype, device=self._device)
@@ -209,7 +225,9 @@ class TorchEngine:
             scoring[:num_units, place] = rest
             rest = rest - scoring[:num_units, place].float()
         scoring[num_units:, dim] = -math.inf
-        return _Table(exact, half_norm, center, centered.square().mean(dim=0), scoring, groups)
+        mean_square = torch.zeros_like(scoring[0])
+        mean_square[:dim] = centered.square().mean(dim=0)
+        return _Table(exact, half_norm, center, mean_square, scoring, groups)
 
 
 def sums_of_units(tables_MKD: Array, codes_NL: Array) -> Array:
@@ -222,11 +240,40 @@ def sums_of_units(tables_MKD: Array, codes_NL: Array) -> Array:
     return F.embedding_bag(torch.from_numpy(codes_NL.astype(np.int64) + first), units, mode="sum").numpy()
 
 
+def two_best(scores_NSG: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each row the best score, and the second best or 0, float32 [N], and the unit of the best, int64 [N].
+
+    Right where the best is positive, which it says itself. The bits of positive floats are ordered as integers are, and
+    those of negative ones are negative: so a score and its place become one integer, of which the largest is found
+    several times faster than a largest float and its place are.
+    """
+    dtype, num_groups = scores_NSG.dtype, scores_NSG.shape[2]
+    bits_NSG = scores_NSG.view(torch.int16 if dtype == torch.bfloat16 else torch.int32)
+    first_N, group_N, second_N = _pop(bits_NSG.amax(dim=1))
+    members_NS = bits_NSG.gather(2, group_N[:, None, None].expand(-1, bits_NSG.shape[1], 1))[:, :, 0]
+    _, place_N, third_N = _pop(members_NS)
+    second_N = torch.maximum(second_N, third_N).clamp_min(0)
+    first_N, second_N = (bits_N.to(bits_NSG.dtype).view(dtype).float() for bits_N in (first_N, second_N))
+    return first_N, second_N, place_N * num_groups + group_N
+
+
+def _pop(bits_NW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The largest integer of each row, its place (int64), and the largest of the others."""
+    width = 8 * bits_NW.element_size()
+    keys_NW = bits_NW.to(torch.int32 if width == 16 else torch.int64)
+    keys_NW = keys_NW.bitwise_left_shift_(width).add_(
+        torch.arange(keys_NW.shape[1], dtype=keys_NW.dtype, device=keys_NW.device)
+    )
+    top_N = keys_NW.amax(dim=1)
+    place_N = (top_N & ((1 << width) - 1)).long()
+    keys_NW.scatter_(1, place_N[:, None], torch.iinfo(keys_NW.dtype).min)
+    return top_N >> width, place_N, keys_NW.amax(dim=1) >> width
+
+
 def _group_maxima(scores_NSG: torch.Tensor, count: int) -> torch.Tensor:
     """The largest score [N, G] of each group, exact for the ``count`` best groups of a row.
 
-    The bits of bfloat16 are compared as integers, in a fifth of the time: right where the largest of a group is not
-    negative. Rows that have too few such groups are done again.
+    As in ``two_best`` it is the bits that are compared. Rows with too few groups of positive scores are done again.
     """
     if scores_NSG.dtype != torch.bfloat16:
         return scores_NSG.amax(dim=1)
@@ -237,9 +284,9 @@ def _group_maxima(scores_NSG: torch.Tensor, count: int) -> torch.Tensor:
     return maxima_NG
 
 
-def _rounding(x_ND: torch.Tensor, best_N: torch.Tensor, table: _Table) -> torch.Tensor:
+def _rounding(padded: torch.Tensor, best_N: torch.Tensor, table: _Table) -> torch.Tensor:
     """How far two scores may have moved against each other: by rounding the result, and the factors (8 sigma)."""
-    spread_N = ((x_ND - table.center_D).square() @ table.mean_square_D).sqrt()
+    spread_N = (padded.square() @ table.mean_square[:, None])[:, 0].float().sqrt()
     return best_N.abs() * 2**-7 + spread_N * 2**-6
 
 

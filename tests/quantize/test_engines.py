@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +70,31 @@ def test_assigned_units_are_nearest(
         missed = excess > 2e-6
         assert missed.sum() <= (max(1, 0.01 * num_rows) if kind.endswith("bfloat16") else 0)
         assert excess.max() <= 5e-3
+
+
+@given(
+    num_sizes=st.integers(1, 9),
+    num_groups=st.sampled_from([1, 2, 64, 130]),
+    offset=st.sampled_from([-4.0, -2.0, 0.0, 4.0]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 2**31),
+)
+@settings(deadline=None, max_examples=100)
+def test_the_two_best_by_their_bits(
+    num_sizes: int, num_groups: int, offset: float, dtype: torch.dtype, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    scores_NU = (torch.randn(50, num_sizes * num_groups, generator=random) + offset).to(dtype)
+    scores_NU[0] = -torch.inf
+    first, second, unit = torch_engine.two_best(scores_NU.view(50, num_sizes, num_groups))
+    assert torch.equal(first > 0, (scores_NU > 0).any(dim=1))
+    right = first > 0
+    assert torch.equal(first[right], scores_NU.amax(dim=1)[right].float())
+    assert torch.equal(scores_NU.gather(1, unit[:, None])[:, 0][right].float(), first[right])
+    if scores_NU.shape[1] > 1:
+        assert torch.equal(second[right], scores_NU.topk(2, dim=1).values[:, 1].clamp_min(0)[right].float())
+    else:
+        assert not second[right].any()
 
 
 def test_numbers_are_those_of_faiss(mixture: Mixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lcm_data.errors import PlanMismatchError, UnknownNameError, UsageError
-from lcm_data.quantize import memory
+from lcm_data.quantize import kmeans, memory
 from lcm_data.quantize.codebook import Codebook, LevelQuality, Provenance
 from lcm_data.quantize.engines import ENGINES, load_engine
 from lcm_data.quantize.fit import FitOptions, estimate_memory, fit_codebook
@@ -58,6 +58,17 @@ def test_as_good_as_faiss(mixture: Mixture, trainer: str, engine: str) -> None:
     error = float(((heldout - reference.decode(reference.compute_codes(heldout))) ** 2).sum())
     nmse = error / float(((heldout - heldout.mean(axis=0)) ** 2).sum())
     assert codebook.quality[-1].heldout_nmse < 1.03 * nmse
+
+
+def test_going_beyond_the_mean_saves_iterations(mixture: Mixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, heldout = mixture(6000, seed=1), mixture(1000, seed=2)
+
+    def error(iterations: int) -> float:
+        return float(fit(train, heldout, num_levels=4, num_units=64, iterations=iterations).quality[-1].train_nmse)
+
+    ten = error(10)
+    monkeypatch.setattr(kmeans, "_BEYOND", np.float32(0))
+    assert ten < 0.5 * (error(10) + error(20))
 
 
 def test_quality_is_what_encoding_gives(fitted: Codebook, mixture: Mixture) -> None:
