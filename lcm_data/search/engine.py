@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lcm_data import schema
 from lcm_data.corpus import Corpus, open_corpus
 from lcm_data.errors import UsageError
 from lcm_data.quantize.memory import available_memory
@@ -153,8 +152,7 @@ class CorpusSearch:
             fetch = min(num, _FETCH_FACTOR * fetch)
 
     def _cosines(self, query_1D: Float32, rows: Int64) -> Float32:
-        x_ND = schema.vectors(self.rows.take(rows, ["emb"])["emb"])
-        return np.asarray(unit(x_ND) @ query_1D[0], np.float32)
+        return np.asarray(unit(self.rows.vectors(rows)) @ query_1D[0], np.float32)
 
     def _checked(self, query_D: npt.ArrayLike) -> Float32:
         query = np.asarray(query_D, np.float32)

@@ -6,17 +6,19 @@ in a recording) is taken from the same part of ``segments``, by ``sid``.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lcm_data.corpus import Corpus, StageData
+from lcm_data.errors import VerificationError
 from lcm_data.store.manifest import load_manifest
 from lcm_data.store.plan import load_plan
-from lcm_data.store.shard import open_shard, parse_shard_path, read_shard
+from lcm_data.store.reader import ShardReader
+from lcm_data.store.shard import parse_shard_path, read_shard
 
 Int64 = npt.NDArray[np.int64]
 
@@ -29,12 +31,14 @@ class Rows:
 
     def __init__(self, corpus: Corpus) -> None:
         self.data = StageData(corpus.files.child("embeddings"), allow_partial=True)
-        self._segments = _segments_of(corpus, self.data)
+        self._reader = ShardReader(self.data.files)
+        segments = _segments_of(corpus, self.data)
+        self._lender = None if segments is None else ShardReader(segments.files)
         shards = [shard for shard in self.data.manifest.shards if shard.rows]
         self.paths = [shard.path for shard in shards]
         self.starts = np.cumsum([0, *(shard.rows for shard in shards)])
         own = [field for field in self.data.schema if not pa.types.is_fixed_size_list(field.type)]
-        other = pa.schema([]) if self._segments is None else self._segments.schema
+        other = pa.schema([]) if segments is None else segments.schema
         lent = [field for field in other if field.name not in self.data.schema.names]
         self.schema = pa.schema([*own, *lent, *(pa.field(name, pa.string()) for name in PLACE)])
         """Everything about a row but its vector."""
@@ -68,44 +72,71 @@ class Rows:
         return self._completed(table, path, lent).select([*columns])
 
     def take(self, rows: Int64, columns: Sequence[str]) -> pa.Table:
-        """These rows, in the order asked for, with these columns (``emb`` may be one); only what is needed is read."""
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
-        parts = []
-        numbers = np.searchsorted(self.starts, ordered, side="right") - 1
-        for number in np.unique(numbers):
-            local = ordered[numbers == number] - self.starts[number]
-            parts.append(self._some(int(number), local, columns))
-        back = np.empty(len(rows), np.int64)
-        back[order] = np.arange(len(rows))
-        return pa.concat_tables(parts).take(pa.array(back))
-
-    def _some(self, number: int, local: Int64, columns: Sequence[str]) -> pa.Table:
-        path = self.paths[number]
+        """These rows, in the order asked for, with these columns of the ``schema``; only what is needed is read."""
         own = [name for name in columns if name in self.data.schema.names]
         lent = [name for name in columns if name not in own and name not in PLACE]
-        parts = []
-        with open_shard(self.data.files, path) as shard:
-            sizes = [shard.metadata.row_group(group).num_rows for group in range(shard.num_row_groups)]
-            starts = np.cumsum([0, *sizes])
+        parts, places = [], []
+        for path, found in itertools.groupby(self._groups(rows), key=lambda each: each[0]):
+            tables = []
+            for _, group, local, place in found:
+                table = self._reader.read(path, [group], [*dict.fromkeys(["sid", *own])])
+                tables.append(table.take(pa.array(local)))
+                places.append(place)
+            parts.append(self._completed(pa.concat_tables(tables), path, lent).select([*columns]))
+        return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(places))))
+
+    def vectors(self, rows: Int64) -> npt.NDArray[np.floating]:
+        """The vectors of these rows [N, D], in the order asked for, as they are stored."""
+        found: npt.NDArray[np.floating] | None = None
+        for path, group, local, place in self._groups(rows):
+            some = self._reader.vectors(path, [group], "emb")[local]
+            if found is None:
+                found = np.empty((len(rows), self.data.dim), some.dtype)
+            found[place] = some
+        return np.empty((0, self.data.dim), np.float16) if found is None else found
+
+    def _groups(self, rows: Int64) -> Iterator[tuple[str, int, Int64, Int64]]:
+        """Row groups that hold some of the rows: path, number, the rows within it, and their places in ``rows``."""
+        order = np.argsort(rows, kind="stable")
+        numbers = np.searchsorted(self.starts, rows[order], side="right") - 1
+        for number in np.unique(numbers).tolist():
+            place = order[numbers == number]
+            local = rows[place] - self.starts[number]
+            footer = self._reader.footer(self.paths[number])
+            starts = np.cumsum([0, *(footer.row_group(group).num_rows for group in range(footer.num_row_groups))])
             groups = np.searchsorted(starts, local, side="right") - 1
-            for group in np.unique(groups):
-                table = shard.read_row_group(int(group), [*dict.fromkeys(["sid", *own])])
-                parts.append(table.take(pa.array(local[groups == group] - starts[group])))
-        return self._completed(pa.concat_tables(parts), path, lent).select([*columns])
+            for group in np.unique(groups).tolist():
+                inside = groups == group
+                yield self.paths[number], group, local[inside] - starts[group], place[inside]
 
     def _completed(self, table: pa.Table, path: str, lent: Sequence[str]) -> pa.Table:
         split, lang, _ = parse_shard_path(path)
         if lent:
-            assert self._segments is not None
-            other = read_shard(self._segments.files, path, ["sid", *lent])
-            places = pc.index_in(table["sid"], value_set=other["sid"].combine_chunks())
-            other = other.take(places)
+            other = self._lent(table["sid"].to_numpy(), path, lent)
             for name in lent:
                 table = table.append_column(other.schema.field(name), other[name])
         for name, value in zip(PLACE, (lang, split), strict=True):
             table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(table)))
         return table.replace_schema_metadata(None)
+
+    def _lent(self, sid_N: Int64, path: str, columns: Sequence[str]) -> pa.Table:
+        """These columns of the segments of some sentences; of a part, only the row groups that hold them are read."""
+        assert self._lender is not None
+        footer = self._lender.footer(path)
+        sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+        sid_M = self._lender.read(path, range(len(sizes)), ["sid"])["sid"].to_numpy()
+        order = np.argsort(sid_M)
+        row_N = order[np.minimum(np.searchsorted(sid_M, sid_N, sorter=order), len(order) - 1)]
+        if not np.array_equal(sid_M[row_N], sid_N):
+            raise VerificationError(f"{path}: segments lacks sentences that embeddings has. Run 'lcm-data verify'.")
+        group_N = np.repeat(np.arange(len(sizes)), sizes)[row_N]
+        groups = np.unique(group_N)
+        table = self._lender.read(path, groups.tolist(), columns)
+        # Where a group begins in what was read, not in the part.
+        starts = np.cumsum([0, *sizes])[groups]
+        read = np.cumsum([0, *np.array(sizes)[groups][:-1]])
+        at = np.searchsorted(groups, group_N)
+        return table.take(pa.array(row_N - starts[at] + read[at]))
 
 
 def _segments_of(corpus: Corpus, data: StageData) -> StageData | None:

@@ -16,10 +16,10 @@ from lcm_data.corpus import Corpus, StageData, open_corpus
 from lcm_data.errors import InputError, UsageError
 from lcm_data.store.files import open_files
 from lcm_data.store.plan import load_plan
+from lcm_data.store.reader import Kept, ShardReader
 from lcm_data.store.shard import document_groups
 from lcm_models.data.config import SourceConfig
 from lcm_models.data.documents import Array, Documents, SourceFacts, digest
-from lcm_models.data.shards import Kept, ShardReader
 from lcm_models.data.warn import log
 
 _LISTED = 1024

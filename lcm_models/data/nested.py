@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from lcm_data.errors import InputError, UsageError
 from lcm_data.store.files import open_files
+from lcm_data.store.reader import ShardReader
 from lcm_data.store.shard import METADATA_PREFIX
 from lcm_models.data.config import SourceConfig
 from lcm_models.data.documents import Array, Documents, SourceFacts, digest
-from lcm_models.data.shards import ShardReader
 
 
 class NestedSource:

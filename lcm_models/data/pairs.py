@@ -11,12 +11,12 @@ import numpy as np
 
 from lcm_data.errors import UsageError
 from lcm_data.space import check_same_space, has_other_weights
+from lcm_data.store.reader import Kept
 from lcm_data.store.shard import parse_shard_path
 from lcm_models.data.config import SourceConfig
 from lcm_models.data.corpus import CorpusSource
 from lcm_models.data.documents import Array, Documents, Source, SourceFacts, digest
 from lcm_models.data.nested import join
-from lcm_models.data.shards import Kept
 from lcm_models.data.warn import log
 
 _BLOCKS_HELD = 8

@@ -2,7 +2,8 @@
 
 A batch is a function of (seed, epoch, number), so a loader's state is two numbers.
 
-Shapes: B clips, S positions (50 a second), D width of the targets, N negatives, L letters of all transcripts, F frames, C channels.
+Shapes: B clips, S positions (50 a second), D width of the targets, N negatives, L letters of all transcripts, F frames,
+C channels.
 """
 
 from __future__ import annotations

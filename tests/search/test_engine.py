@@ -275,6 +275,24 @@ def test_sentences_that_are_not_beside_their_vectors(tmp_path: Path) -> None:
     assert sorted(hit.text or "" for hit in found.hits) == [text for n, text in enumerate(texts) if n != 4]
 
 
+def test_rows_of_many_row_groups_in_any_order(tmp_path: Path) -> None:
+    """Of other groups in segments than in embeddings, because rows were rejected in between."""
+    from speechcorpus import write_segments
+
+    corpus = write_segments(tmp_path / "c", {"eng_Latn": [f"sentence {n}" for n in range(5000)]})
+    rng = np.random.default_rng(0)
+    segments = CorpusSearchSegments(corpus)
+    rejected = set(rng.permutation(5000)[:900].tolist())
+    kept = [row for number, row in enumerate(segments) if number not in rejected]
+    x_ND = rng.standard_normal((len(kept), DIM)).astype(np.float32)
+    write_matching(corpus, kept, {row["sid"]: x for row, x in zip(kept, x_ND, strict=True)})
+    rows = CorpusSearch(corpus).rows
+    for num in (1, 2, 700):
+        wanted = rng.permutation(len(kept))[:num]
+        assert rows.take(wanted, ["text", "lang"]).column("text").to_pylist() == [kept[n]["text"] for n in wanted]
+        np.testing.assert_array_equal(rows.vectors(wanted), x_ND[wanted])
+
+
 def CorpusSearchSegments(corpus: Path) -> list[dict[str, Any]]:
     from lcm_data import open_corpus
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from lcm_models.data.documents import Array
+Array = np.ndarray[Any, Any]
 
 _DATA_PAGE, _PLAIN = 0, 0
 _STOP, _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _BINARY, _STRUCT = 0, 1, 2, 3, 4, 5, 6, 8, 12

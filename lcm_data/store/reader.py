@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 from lcm_data import schema
 from lcm_data.errors import VerificationError
 from lcm_data.store.files import Files
+from lcm_data.store.pages import Array, plain_vectors
 from lcm_data.store.shard import open_shard
-from lcm_models.data.documents import Array
-from lcm_models.data.pages import plain_vectors
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from lcm_data import schema
 from lcm_data.store.files import open_files
+from lcm_data.store.pages import plain_vectors
+from lcm_data.store.reader import ShardReader
 from lcm_data.store.shard import write_shard
-from lcm_models.data.pages import plain_vectors
-from lcm_models.data.shards import ShardReader
 
 
 def table(x_ND: np.ndarray) -> pa.Table:
