@@ -49,7 +49,7 @@ class QuantizeConfig(VerbConfig):
     units: int = Field(8192, ge=2, le=65536, description="Centroids of a codebook.")
     sample_rows: int | None = Field(None, ge=1, description="Rows to fit on, at most; by default 1000 a unit.")
     alpha: float = Field(0.5, ge=0, le=1, description="Languages share the sample in proportion to rows ** alpha.")
-    iterations: int = Field(10, ge=1, description="k-means steps of a level.")
+    iterations: int = Field(12, ge=1, description="k-means steps of a level.")
     engine: str = Field("auto", description="faiss, torch, or auto: torch for large codebooks where it is installed.")
     device: str = Field("auto", description="auto, cpu or cuda.")
     trainer: str = Field("auto", description="growing, spherical, or progressive as the paper; auto: by the engine.")

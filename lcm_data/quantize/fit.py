@@ -49,7 +49,7 @@ class FitOptions:
 
     num_levels: int = 64
     num_units: int = 8192
-    iterations: int = 10
+    iterations: int = 12
     engine: str = "auto"
     device: str = "auto"
     trainer: str = "auto"

@@ -189,6 +189,21 @@ def test_a_corpus_that_cannot_be_written_has_its_index_in_the_cache(
     assert len(list((tmp_path / "cache" / FOLDER).iterdir())) == 2
 
 
+def test_a_corpus_that_is_elsewhere(
+    corpus: Path, searches: dict[str, CorpusSearch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    monkeypatch.setenv("LCM_DATA_CACHE", str(tmp_path))
+    fsspec.filesystem("memory").put(str(corpus), "/searched", recursive=True)
+    for kind, here in searches.items():
+        assert [CorpusSearch("memory://searched", kind).built for _ in range(2)] == [True, False]
+        query = vectors(1, 5)[0]
+        for how in ({}, {"where": "n_tokens = 2"}, {"exact": True}):
+            there = CorpusSearch("memory://searched", kind).search(query, 5, **how)
+            assert there == here.search(query, 5, **how)
+
+
 # --- what cannot be done --------------------------------------------------------------------------------------------
 
 
