@@ -118,6 +118,8 @@ def _measure(config: EvaluateCodesConfig, show: Show) -> CodesReport:
         skipped.append("held-out errors: the corpus has no split but those the codebook may have been fitted on")
     rows = _read(config, data, embeddings, codebook, splits, show)
     overall, languages = measure_errors(codebook, rows.emb_ND, rows.codes_NM, rows.langs)
+    if alike := sorted({*rows.langs} - {*languages}):
+        skipped.append(f"errors of {', '.join(alike)}: one sentence, or sentences all alike, have no variance")
     bits = [(level + 1) * float(np.log2(codebook.num_units)) for level in range(data.dim)]
     levels = make_levels(overall, rows.usage, yardstick(rows.emb_ND, bits), bits)
     if len(rows.emb_ND) < codebook.dim + 1000:

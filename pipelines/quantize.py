@@ -151,9 +151,15 @@ def _check_enough(config: QuantizeConfig, data: StageData) -> None:
     item = data.schema.field("emb").type.value_type.bit_width // 8
     needed = estimate_memory(config.fit_options, rows, data.dim, num_heldout=held)
     sampling = int(2.5 * (rows + held) * data.dim * item)
-    level = logging.WARNING if needed.total >= _WORTH_SAYING else logging.INFO
+    level = logging.WARNING if max(needed.total, sampling) >= _WORTH_SAYING else logging.INFO
     log.log(level, "fitting on %d rows: memory %s; choosing them: %s", rows, needed, memory.gigabytes(sampling))
-    memory.require(needed, memory.available_memory())
+    available = memory.available_memory()
+    memory.require(needed, available)
+    if available is not None and sampling > available:
+        raise UsageError(
+            f"choosing {rows:,} rows to fit on takes {memory.gigabytes(sampling)}, and {memory.gigabytes(available)} "
+            "are available. Use fewer --sample-rows, or a larger machine."
+        )
 
 
 def _check_fits(codebook: Codebook, data: StageData, where: str) -> None:
@@ -190,6 +196,7 @@ def _sample_facts(plan: Plan, data: StageData) -> dict[str, Any]:
 def fit_or_reuse(config: QuantizeConfig, plan: Plan, data: StageData, home: Files, target: Files) -> Codebook:
     """The codebook of this plan: the one beside the corpus if it was fitted for it, else a new one, saved there."""
     if found := fitted_before(plan, data, home):
+        target.remove_tree("_lcm/fit")  # of a run that was killed after saving the codebook
         return found
     sample = sample_embeddings(data, plan.config["fit"]["sample_rows"], seed=config.seed, alpha=config.alpha)
     provenance = Provenance(
@@ -199,9 +206,11 @@ def fit_or_reuse(config: QuantizeConfig, plan: Plan, data: StageData, home: File
         sample=_sample_facts(plan, data),
     )
     checkpoints = Path(target.root, "_lcm/fit") if isinstance(target, LocalFiles) else None
+    train_ND, heldout_ND = sample.train.astype("float32", copy=False), sample.heldout
+    del sample  # only the float32 rows are held while the codebook is fitted
     codebook = fit_codebook(
-        sample.train.astype("float32"),
-        sample.heldout,
+        train_ND,
+        heldout_ND,
         config.fit_options,
         provenance,
         progress=_log_level,

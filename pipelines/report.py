@@ -230,7 +230,9 @@ def _space(corpus: Corpus, config: ReportConfig, say: Say) -> dict[str, Any]:
     near = space.nearness(shown, compared)
     names = [language(lang) for lang in near.langs]
     codes = [lang.partition("_")[0] for lang in near.langs]
-    label = f"Nearness of {len(names)} languages, from {near.matrix_LL.min():.2f} to {near.matrix_LL.max():.2f}"
+    label = (
+        f"Nearness of {len(names)} languages, from {np.nanmin(near.matrix_LL):.2f} to {np.nanmax(near.matrix_LL):.2f}"
+    )
     share = looked_at(rows)
     say("looking for neighbours")
     return {

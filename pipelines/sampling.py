@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from lcm_data import schema
 from lcm_data.corpus import StageData
@@ -28,7 +29,13 @@ def sample_embeddings(data: StageData, rows: int, *, seed: int, alpha: float, he
     sampler = RowSampler(quotas, heldout_rows=num_heldout, seed=seed, dtype=dtype)
     for path in data.shards(splits=["train"]):
         _offer(sampler, data, path)
-    return sampler.result()
+    sample = sampler.result()
+    if heldout and not len(sample.heldout) and len(sample.train) > 1:  # of few rows, hashes may choose none
+        return replace(
+            sample, train=sample.train[:-1], train_sid=sample.train_sid[:-1],
+            heldout=sample.train[-1:], heldout_sid=sample.train_sid[-1:],
+        )  # fmt: skip
+    return sample
 
 
 def num_sample_rows(data: StageData, rows: int) -> int:
@@ -47,7 +54,7 @@ def num_heldout_rows(data: StageData) -> int:
 
 
 def _num_heldout(total: int) -> int:
-    return min(int(total * _HELDOUT_SHARE), _HELDOUT_ROWS)
+    return min(max(1, int(total * _HELDOUT_SHARE)), _HELDOUT_ROWS)
 
 
 def _train_rows(data: StageData) -> Counter[str]:

@@ -126,7 +126,7 @@ class Usage:
 def measure_errors(
     codebook: Codebook, emb_ND: Array, codes_NM: Array, langs_N: Sequence[str]
 ) -> tuple[Errors, dict[str, Errors]]:
-    """Errors of all rows together (over the variance of all), and of each language."""
+    """Errors of all rows together (over the variance of all), and of each language whose rows are not all alike."""
     names, lang_N = np.unique(np.asarray(langs_N), return_inverse=True)
     x_ND = emb_ND.astype(np.float64)
     left_ND = x_ND.copy()
@@ -139,16 +139,23 @@ def measure_errors(
         lengths_N = np.maximum(norm_N * np.linalg.norm(decoded_ND, axis=1), _TINY)
         cosine_MN[level] = np.einsum("nd,nd->n", x_ND, decoded_ND) / lengths_N
 
-    def errors(rows: Array) -> Errors:
-        variance = float(np.square(x_ND[rows] - x_ND[rows].mean(axis=0)).sum()) or 1.0
+    def variance_of(rows: Array) -> float:
+        return float(np.square(x_ND[rows] - x_ND[rows].mean(axis=0)).sum())
+
+    def errors(rows: Array, variance: float) -> Errors:
         return Errors(
             sentences=len(rows),
             nmse=(error_MN[:, rows].sum(axis=1) / variance).tolist(),
             cosine=cosine_MN[:, rows].mean(axis=1).tolist(),
         )
 
-    each = {str(name): errors(np.flatnonzero(lang_N == number)) for number, name in enumerate(names)}
-    return errors(np.arange(len(x_ND))), each
+    each = {}
+    for number, name in enumerate(names):
+        rows = np.flatnonzero(lang_N == number)
+        if variance := variance_of(rows):
+            each[str(name)] = errors(rows, variance)
+    every = np.arange(len(x_ND))
+    return errors(every, variance_of(every) or 1.0), each
 
 
 def yardstick(emb_ND: Array, bits: Sequence[float]) -> list[float]:

@@ -70,6 +70,8 @@ class FaissEngine:
             scores, ids = self._faiss.knn_gpu(self._gpu, x_ND, table_KD, count, metric=kind)
         else:
             scores, ids = self._faiss.knn(x_ND, table_KD, count, kind)
+        if len(ids) and ids.min() < 0:  # what FAISS says of NaN; as an unsigned number it would be a unit
+            raise UsageError(f"FAISS finds no unit for {int((ids < 0).any(axis=1).sum())} rows: check_finite() first.")
         return ids, scores
 
 

@@ -177,7 +177,7 @@ class _Measure:
         self._residual, self._heldout, self._original = residual_ND, heldout_HD, heldout_HD.copy()
         self._num_units = num_units
         self._train_variance = _variance(residual_ND)
-        self._heldout_variance = _variance(heldout_HD)
+        self._heldout_variance = _variance(heldout_HD, residual_ND.mean(axis=0, dtype=np.float64))
         self._num_done = 0
 
     def level(self, table_KD: Array, ids_N: Array) -> LevelQuality:
@@ -207,9 +207,9 @@ def _subtract(x_ND: Array, table_KD: Array, ids_N: Array) -> float:
     return total
 
 
-def _variance(x_ND: Array) -> float:
-    """Sum of squared distances to the mean; 1 if the rows are all alike, so that errors stay finite."""
-    mean = x_ND.mean(axis=0, dtype=np.float64)
+def _variance(x_ND: Array, mean_D: Array | None = None) -> float:
+    """Sum of squared distances to the mean (one row has none: to ``mean_D``); 1 if the rows are all alike."""
+    mean = x_ND.mean(axis=0, dtype=np.float64) if mean_D is None or len(x_ND) > 1 else mean_D
     total = sum(float(np.square(x_ND[rows] - mean).sum()) for rows in blocks(len(x_ND)))
     return total or 1.0
 

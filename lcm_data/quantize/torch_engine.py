@@ -116,7 +116,8 @@ class TorchEngine:
     def nearest(self, x_ND: Array, table: _Table, count: int) -> tuple[Array, Array]:
         ids = np.empty((len(x_ND), count), dtype=np.int64)
         change = np.empty((len(x_ND), count), dtype=np.float32)
-        for rows in self._blocks(len(x_ND), table):
+        gathered = (count + _CANDIDATES) * x_ND.shape[1]  # numbers a row
+        for rows in self._blocks(len(x_ND), table, max(16, _SCORES[self._device.type] // gathered)):
             x = self._send(x_ND[rows])
             _, found = self._top(self._scores(x, table)[0], table, count + _CANDIDATES // 2)
             score, order = self._exact(x, table, found).sort(dim=1, descending=True, stable=True)
@@ -195,9 +196,9 @@ class TorchEngine:
         units = table.exact_KD.index_select(0, ids_NC.flatten()).view(*ids_NC.shape, x_ND.shape[1])
         return torch.matmul(units, x_ND[:, :, None])[:, :, 0] - table.half_norm_K[ids_NC]
 
-    def _blocks(self, num_rows: int, table: _Table) -> Iterator[slice]:
-        most = _SCORES[self._device.type] // len(table.scoring)
-        return blocks(num_rows, max(256, min(4096, most)))
+    def _blocks(self, num_rows: int, table: _Table, most: int = 4096) -> Iterator[slice]:
+        by_scores = _SCORES[self._device.type] // len(table.scoring)
+        return blocks(num_rows, min(most, max(256, min(4096, by_scores))))
 
     def _send(self, x_ND: Any) -> torch.Tensor:
         if isinstance(x_ND, torch.Tensor):

@@ -35,7 +35,7 @@ class Nearness:
     Attributes:
         langs: names of rows and columns.
         matrix_LL: mean cosine of a sentence with the nearest one of the other language, mean of both directions; on the
-            diagonal with the nearest other one of its own.
+            diagonal with the nearest other one of its own, NaN if there is none.
         own_share: by language, how many have their nearest neighbour in their own language.
         num: sentences of each language.
     """
@@ -51,12 +51,21 @@ def pca_map(sample: Mapping[str, Part], per_language: int) -> Map:
     parts = {lang: part.emb_ND[:per_language].astype(np.float64) for lang, part in sample.items()}
     every = np.concatenate(list(parts.values()))
     mean_D = every.mean(axis=0)
-    values, axes_DD = np.linalg.eigh(np.cov(every - mean_D, rowvar=False) if len(every) > 1 else np.eye(len(mean_D)))
+    dim = len(mean_D)
+    covariance = np.cov(every - mean_D, rowvar=False).reshape(dim, dim) if len(every) > 1 else np.eye(dim)
+    if dim == 1:  # the second direction is nothing
+        covariance, every, mean_D = np.diag([covariance[0, 0], 0.0]), _widened(every), np.append(mean_D, 0.0)
+        parts = {lang: _widened(x_ND) for lang, x_ND in parts.items()}
+    values, axes_DD = np.linalg.eigh(covariance)
     top_D2 = axes_DD[:, ::-1][:, :2]
     top_D2 = top_D2 * np.sign(top_D2[np.abs(top_D2).argmax(axis=0), [0, 1]])
     total = max(float(values.sum()), 1e-30)
     shares = (float(values[-1]) / total, float(values[-2]) / total)
     return Map({lang: (x_ND - mean_D) @ top_D2 for lang, x_ND in parts.items()}, shares)
+
+
+def _widened(x_N1: Array) -> Array:
+    return np.concatenate([x_N1, np.zeros_like(x_N1)], axis=1)
 
 
 def nearness(sample: Mapping[str, Part], per_language: int) -> Nearness:
@@ -74,6 +83,8 @@ def nearness(sample: Mapping[str, Part], per_language: int) -> Nearness:
             for start in range(0, len(x_ND), _BLOCK)
         ])  # fmt: skip
         matrix[row] = best_NL.mean(axis=0)
+        if len(x_ND) == 1:
+            matrix[row, row] = np.nan
         own_share[lang] = float(np.mean(best_NL.argmax(axis=1) == row))
     return Nearness(langs, (matrix + matrix.T) / 2, own_share, num)
 

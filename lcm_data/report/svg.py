@@ -85,7 +85,7 @@ def heat(matrix_LL: Array, names: Sequence[str], codes: Sequence[str], label: st
     """A matrix as coloured squares; numbers are in its cells, which narrow screens leave out."""
     num, cell, left, top = len(names), 40, 190, 54
     others = matrix_LL[~np.eye(num, dtype=bool)] if num > 1 else matrix_LL
-    low, high = float(others.min()), float(others.max())
+    low, high = float(np.nanmin(others)), float(np.nanmax(others))
     parts = []
     for row in range(num):
         y = top + row * cell
@@ -96,14 +96,16 @@ def heat(matrix_LL: Array, names: Sequence[str], codes: Sequence[str], label: st
         )
         for column in range(num):
             value = float(matrix_LL[row, column])
-            share = min(1.0, max(0.0, (value - low) / max(high - low, 1e-12)))
+            known = not np.isnan(value)
+            share = min(1.0, max(0.0, (value - low) / max(high - low, 1e-12))) if known else 0.0
+            shown, exact = (f"{value:.2f}", f"{value:.3f}") if known else ("–", "no other sentence")
             tone = "own" if row == column else ("on" if share > 0.75 else "off")
             x = left + column * cell
             parts.append(
                 f'<g class="{tone}"><rect x="{x}" y="{y}" width="{cell - 2}" height="{cell - 2}" '
                 f'style="--v:{share:.3f}"/><text class="num" x="{x + cell / 2 - 1}" y="{y + 25}" '
-                f'text-anchor="middle">{value:.2f}'.replace(">0.", ">.").replace(">-0.", ">-.")
-                + f"</text><title>{escape(names[row])}, {escape(names[column])}: {value:.3f}</title></g>"
+                f'text-anchor="middle">{shown}'.replace(">0.", ">.").replace(">-0.", ">-.")
+                + f"</text><title>{escape(names[row])}, {escape(names[column])}: {exact}</title></g>"
             )
     size = f"0 0 {left + num * cell + 20} {top + num * cell}"
     return f'<svg class="heat" viewBox="{size}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from lcm_data.store.files import LocalFiles
 FOLDER = "search"
 """Of the index, in the corpus."""
 
+_ABANDONED_SECONDS = 3600
 _FETCH_FACTOR, _FETCH_LEAST = 4, 64
 
 
@@ -186,6 +188,10 @@ def _folder(corpus: Corpus) -> tuple[Path, bool]:
 
 
 def _forget_others(folder: Path, stem: str) -> None:
+    """Remove indexes of other embeddings, and what killed runs left half written."""
     for file in folder.glob("*-*.*"):
         if file.suffix in {".faiss", ".json"} and not file.name.startswith(f"{stem}-"):
+            file.unlink(missing_ok=True)
+    for file in folder.glob(".*.tmp"):
+        if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
             file.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ expression, not a statement; its settings are locked.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ _SETTINGS: dict[str, Any] = {
     "python_enable_replacements": "false",
     "lock_configuration": "true",
 }
-_ROW = "row_number_in_shard"
+_ROWS, _ROW = (f"lcm_{uuid.uuid4().hex}" for _ in range(2))
+"""Names of the table, which is one shard after another, and of its row numbers: no expression can speak of them."""
 
 
 def matching(rows: Rows, where: str, chosen_N: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -50,7 +52,9 @@ def _columns(rows: Rows, where: str) -> list[str]:
     """The columns that the expression names; all of them if it does not bind with these alone."""
     every = list(rows.schema.names)
     words = {word.lower() for word in re.findall(r"\w+", where)}
-    named = [name for name in every if name.lower() in words] or ["sid"]
+    named = [name for name in every if name.lower() in words]
+    if not named or "columns" in words or "*" in where:  # patterns of columns bind to any
+        named = every
     with _connection() as connection:
         try:
             _true_rows(connection, _empty(rows, named), where, every)
@@ -68,9 +72,9 @@ def _empty(rows: Rows, names: Sequence[str]) -> pa.Table:
 def _true_rows(connection: Any, table: pa.Table, where: str, known: Sequence[str]) -> npt.NDArray[np.int64]:
     import duckdb
 
-    connection.register("rows", table)
+    connection.register(_ROWS, table)
     try:
-        found = connection.table("rows").filter(where).project(_ROW).fetchnumpy()[_ROW]
+        found = connection.table(_ROWS).filter(where).project(_ROW).fetchnumpy()[_ROW]
     except duckdb.Error as error:
         problem = str(error).splitlines()[0].rstrip(".")
         raise UsageError(
@@ -78,7 +82,7 @@ def _true_rows(connection: Any, table: pa.Table, where: str, known: Sequence[str
             "Example: --where \"length(text) > 20 AND lang <> 'eng_Latn'\"."
         ) from error
     finally:
-        connection.unregister("rows")
+        connection.unregister(_ROWS)
     return np.asarray(found, np.int64)
 
 

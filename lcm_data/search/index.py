@@ -27,7 +27,7 @@ from lcm_data.search.kinds import TRAINING_ROWS, num_lists
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
-VERSION = 1
+VERSION = 2
 GOOD_RECALL = 0.98
 """Share of the ten nearest rows that an ``ivf`` search is set to find, near 64 disturbed rows of the corpus."""
 
@@ -139,8 +139,10 @@ def build_index(kind: str, digest: str, rows: int, dim: int, blocks: Callable[[]
 def unit(x_ND: npt.NDArray[Any]) -> Float32:
     """Rows at length 1 in float32; zero stays zero."""
     x_ND = np.ascontiguousarray(x_ND, np.float32)
+    largest = np.abs(x_ND).max(axis=1, keepdims=True, initial=0)
+    x_ND = x_ND / np.where(largest > 0, largest, 1)  # else the squares of very short or long ones leave float32
     lengths = np.linalg.norm(x_ND, axis=1, keepdims=True)
-    return np.asarray(x_ND / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+    return np.asarray(x_ND / np.maximum(lengths, 1), np.float32)
 
 
 def _sample(blocks: Iterable[Float32], rows: int, wanted: int) -> Float32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from lcm_data import schema
 from lcm_data.errors import VerificationError
-from lcm_data.store.files import Files
+from lcm_data.store.files import Files, LocalFiles
 from lcm_data.store.pages import Array, plain_vectors
 from lcm_data.store.shard import open_shard
 
@@ -96,8 +97,9 @@ class ShardReader:
 
     def _map(self, path: str) -> Array | None:
         """The bytes of a local file; None where Arrow has to read (and to say what is wrong)."""
-        source = self._files.open(path)
+        if not isinstance(self._files, LocalFiles):
+            return None
         try:
-            return np.memmap(source, np.uint8, mode="r").view(np.ndarray) if isinstance(source, str) else None
+            return np.memmap(Path(self._files.root, path), np.uint8, mode="r").view(np.ndarray)
         except (OSError, ValueError):
             return None

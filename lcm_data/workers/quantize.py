@@ -69,7 +69,8 @@ class QuantizeWorker:
         table, rows, rejects = loaded.table, loaded.rows, loaded.rejects
         emb = schema.vectors(table["emb"])[rows].astype(np.float32)
         valid = codebook.valid_rows(emb)
-        rejects += [row_reject(table, int(row), "invalid_embedding", "not finite or zero") for row in rows[~valid]]
+        why = "not finite, too large for float32 arithmetic, or zero"
+        rejects += [row_reject(table, int(row), "invalid_embedding", why) for row in rows[~valid]]
         rows, emb = rows[valid], emb[valid]
         codes, resid_norm = codebook.encode(emb, self._encoder)
         target = schema.codes_schema(codes.shape[1])

@@ -124,7 +124,10 @@ def test_valid_rows(fitted: Codebook) -> None:
         (np.zeros(32, dtype=np.float32), r"got shape \(32,\)"),
         (np.zeros((2, 32), dtype=np.int64), "got dtype int64"),
         ([[0.0] * 32], "got list"),
-        (np.where(np.arange(96).reshape(3, 32) % 50 == 40, np.nan, 1.0), "2 of 3 rows hold NaN or infinity"),
+        (
+            np.where(np.arange(96).reshape(3, 32) % 50 == 40, np.nan, 1.0),
+            "2 of 3 rows hold NaN, infinity or numbers from 1e16 on",
+        ),
     ],
 )
 def test_bad_vectors_are_refused(fitted: Codebook, x: Any, message: str) -> None:

@@ -260,3 +260,17 @@ def test_codes_are_compact_on_disk(tmp_path: Path) -> None:
     assert {(group.compression, "BYTE_STREAM_SPLIT" in group.encodings) for group in groups} == {("GZIP", True)}
     assert not file.schema_arrow.field("codes").nullable
     np.testing.assert_array_equal(schema.vectors(file.read()["codes"]), codes)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_whose_squares_leave_float32_are_not_valid(fitted: Codebook, dtype: str) -> None:
+    x_ND = np.ones((4, 32), dtype)
+    x_ND[1, 5], x_ND[2, 7] = 1e25, -1e17
+    assert fitted.valid_rows(x_ND).tolist() == [True, False, False, True]
+    with pytest.raises(UsageError, match="2 of 4 rows hold NaN, infinity or numbers from 1e16 on"):
+        fitted.encode(x_ND)
+
+
+def test_a_unit_that_is_not_there_is_no_unit() -> None:
+    with pytest.raises(UsageError, match="finds no unit for 1 rows"):
+        load_engine("faiss", "cpu").assign(np.array([[1, 2], [np.nan, 0]], np.float32), np.ones((4, 2), np.float32))

@@ -204,6 +204,30 @@ def test_a_corpus_that_is_elsewhere(
             assert there == here.search(query, 5, **how)
 
 
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_very_short_and_very_long_vectors(tmp_path: Path, kind: str) -> None:
+    """Squares of their numbers leave float32; cosines do not know lengths."""
+    x_ND = np.random.default_rng(0).standard_normal((20, DIM))
+    x_ND[7] *= 1e-30
+    x_ND[9] *= 1e25
+    search = CorpusSearch(write_vectors(tmp_path / "c", {PARTS[0]: x_ND}), kind)
+    for row in (3, 7, 9):
+        best = search.search(x_ND[row].astype(np.float32) * np.float32(1e3 if row == 7 else 1), 2).hits
+        assert (best[0].doc_id, best[0].sent_idx) == (f"d0-{row // 3}", row % 3)
+        assert best[0].score == pytest.approx(1, abs=1e-5)
+        assert best[1].score < 0.99
+
+
+def test_a_condition_is_on_a_row_not_on_a_shard(searches: dict[str, CorpusSearch]) -> None:
+    """The table that it is evaluated on is one shard: an expression must not be able to speak of it."""
+    search = searches["flat"]
+    for where in ("norm = (SELECT max(norm) FROM rows)", "row_number_in_shard < 2", "rows::VARCHAR LIKE '%fra%'"):
+        with pytest.raises(UsageError, match="is no condition on a row"):
+            search.search(np.ones(DIM), where=where)
+    everything_known = search.search(np.ones(DIM), where="COLUMNS(*)::VARCHAR IS NOT NULL").matching
+    assert everything_known == len(search.rows)
+
+
 # --- what cannot be done --------------------------------------------------------------------------------------------
 
 
