@@ -36,7 +36,7 @@ from pipelines.stage import refuse_outdated
 log = logging.getLogger("lcm_data.export")
 
 RECORD = "export.json"
-UNFINISHED = ".unfinished"
+UNFINISHED, REPLACED = ".unfinished", ".replaced"
 _STARTED = "_lcm/export.json"
 _VERSION = 1
 
@@ -86,7 +86,7 @@ def run(config: ExportConfig, say: Say = lambda path, done, total: None) -> Expo
     layout = cast(Layout, resolve(LAYOUTS, config.layout, "layout")())
     corpus = open_corpus(config.corpus)
     out = open_files(config.out)
-    if overlaps(corpus.files, out):
+    if any(overlaps(corpus.files, place) for place in _places(out)):
         raise UsageError(
             f"{out.root} is {corpus.files.root}, lies in it or around it. Give a folder of its own; to open the corpus "
             "itself with 'datasets', 'lcm-data card' writes a card into it."
@@ -108,6 +108,13 @@ def run(config: ExportConfig, say: Say = lambda path, done, total: None) -> Expo
         config.layout, out.root, list(export.stages), rows, len(files), written, sum(sizes.values()),
         time.monotonic() - begun,
     )  # fmt: skip
+
+
+def _places(out: Files) -> list[Files]:
+    """The place of an export, and those it is built in and replaced by way of."""
+    if not isinstance(out, LocalFiles):
+        return [out]
+    return [out, *(LocalFiles(out.root + suffix) for suffix in (UNFINISHED, REPLACED))]
 
 
 def _export(config: ExportConfig, layout: Layout, corpus: Corpus, out: Files) -> Export:
@@ -157,7 +164,14 @@ def _record(files: Files, path: str = RECORD) -> dict[str, Any] | None:
 
 
 def _refuse_taken(out: Files, record: dict[str, Any] | None, overwrite: bool) -> None:
-    """Refuse a place with files, unless they are an export and may be replaced."""
+    """Refuse a place with files, unless they are an export and may be replaced; and what lies in the way beside it."""
+    for place in _places(out)[1:]:
+        beside = [path for path in place.list() if not path.startswith("_lcm/")]
+        if beside and _record(place) is None and _record(place, _STARTED) is None:
+            raise UsageError(
+                f"{place.root} holds files that are no export, such as {min(beside)}, and is needed for this one. Move "
+                "it away, or give another folder."
+            )
     if isinstance(out, LocalFiles) and Path(out.root).is_file():
         raise UsageError(f"{out.root} is a file. Give a folder to make.")
     found = [path for path in out.list() if not path.startswith("_lcm/")]
@@ -252,15 +266,23 @@ def _end_of_text(export: Export) -> bytes | None:
 
 
 def _rename(building: Path, out: Path) -> None:
-    """Give a finished export its name; what had it before goes away."""
-    shutil.rmtree(building / "_lcm", ignore_errors=True)
-    old = out.with_name(f"{out.name}.replaced")
+    """Give a finished export its name; what had it before goes away.
+
+    The lock moves along, so that nobody begins to build in ``building`` before it has gone.
+    """
+    old = out.with_name(out.name + REPLACED)
     with storage_errors("write", str(out)):
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)  # an export, see ``_refuse_taken``
+        if out.exists() and building.exists():
             os.rename(out, old)
-        os.rename(building, out)
+        try:
+            os.rename(building, out)
+        except OSError:
+            if old.exists():
+                os.rename(old, out)
+            raise
     shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(out / "_lcm", ignore_errors=True)
 
 
 class CardConfig(BaseModel):

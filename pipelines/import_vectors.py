@@ -104,6 +104,8 @@ def look(config: ImportConfig) -> Found:
     sources: list[SourceFacts] = []
     shapes: list[tuple[SourceFile, Shape]] = []
     provenance: dict[str, str] = {}
+    named: list[str] = []
+    unnamed: list[str] = []
     for file in files:
         with open_source(file) as opened:
             schema, num_rows = opened.schema, opened.num_rows
@@ -113,13 +115,21 @@ def look(config: ImportConfig) -> Found:
         columns = find_columns(schema, config.wanted, file.uri)
         if sources:
             check_same_columns(sources[0].columns, columns, sources[0].file.uri, file.uri)
+        (named if "space" in facts else unnamed).append(file.uri)
         _add_provenance(provenance, facts, file)
         shape = shape_of(file, schema, columns, num_rows) if num_rows else None
         if shape is not None:
             shapes.append((file, shape))
         sources.append(SourceFacts(file, columns, num_rows, shape.a_row if shape else 1.0))
+    if not sources:
+        raise InputError(f"{config.source} holds sentences or codes, but no vectors. Export the stage embeddings.")
     if not shapes:
-        raise InputError(f"{config.source} holds no vectors: all files are empty. Give others.")
+        raise InputError(f"{config.source} holds no vectors: its files are empty, or begin with nulls. Give others.")
+    if named and unnamed and config.space is None:
+        raise SpaceError(
+            f"{named[0]} says that its vectors are of the space {provenance['space']}, {unnamed[0]} says nothing. If "
+            f"they are of one, say so: --space {provenance['space']}. Else import them into corpora of their own."
+        )
     dim = _common_width(config.dim, shapes)
     provenance = _named(config, provenance, dim)
     return Found(tuple(sources), dim, sources[0].columns, provenance, _store_dtype(config, provenance))

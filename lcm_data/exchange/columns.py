@@ -124,10 +124,14 @@ def _holds_vectors(kind: pa.DataType) -> bool:
 def _one(
     found: pa.Schema, name: str | None, usual: Sequence[str], fits: object, kind: str, option: str, where: str
 ) -> str | None:
-    """A column by its given name, which must be right, or by one of its usual names, where it has a type that fits."""
+    """A column by its given name or one of its usual names. Its type must be right: none is left out silently."""
     assert callable(fits)
     if name is None:
-        return next((each for each in usual if each in found.names and fits(found.field(each).type)), None)
+        name = next((each for each in usual if each in found.names), None)
+        if name is None:
+            return None
+    if found.names.count(name) > 1:
+        raise UsageError(f"{where} has several columns named {name!r}. Rename or drop all but one.")
     if name not in found.names:
         raise UsageError(
             f"{where} has no column {name!r}. Columns: {', '.join(found.names)[:1000]}. Name another with "
@@ -136,7 +140,7 @@ def _one(
     if not fits(found.field(name).type):
         raise UsageError(
             f"the column {name!r} of {where} is {found.field(name).type}, {kind} are needed. Name another with "
-            f"--{option}-column, or convert it."
+            f"--{option}-column, or convert, rename or drop it."
         )
     return name
 

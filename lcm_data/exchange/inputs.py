@@ -5,6 +5,8 @@ Reading them is in ``lcm_data.exchange.sources``.
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,8 +15,11 @@ from dataclasses import dataclass, replace
 import xxhash
 
 from lcm_data.documents.inputs import InputFile, list_inputs
+from lcm_data.documents.streams import file_system, storage_errors
 from lcm_data.errors import InputError, UnknownNameError
 from lcm_data.languages import parse_language
+
+log = logging.getLogger("lcm_data.import")
 
 FORMATS = {".parquet": "parquet", ".npy": "npy", ".arrow": "arrow", ".lance": "lance", ".jsonl": "rows"}
 """Suffix -> kind of source; ``rows`` are never a source, only metadata beside a .npy."""
@@ -26,6 +31,7 @@ SPLIT_NAMES |= dict.fromkeys(("testing", "eval", "evaluation"), "test")
 """Names of splits that are met elsewhere, and ours."""
 
 _KEYWORD = re.compile(rf"^({'|'.join(SPLIT_NAMES)})(?=[-_.]|$)")
+_COMPANIONS = (".json", ".md", ".txt", ".yaml", ".yml", ".lock", ".safetensors", ".gitattributes", ".jsonl")
 _METADATA_NAMES = ("rows", "metadata")
 _LANCE = re.compile(r"^(.*?\.lance)/")
 
@@ -40,6 +46,8 @@ class SourceFile:
     fingerprint: str
     metadata_uri: str | None = None
     """Of a .npy the file with one row for each of its vectors."""
+    version: int | None = None
+    """Of a Lance dataset: what is read is this one, whatever is written meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,9 @@ def list_sources(source: str, metadata: str | None = None) -> list[SourceFile]:
     Raises:
         InputError: there are none, or part of a corpus was given.
     """
-    found = list_inputs([source], formats=FORMATS).files
+    listed = list_inputs([source], formats=FORMATS)
+    found = _of_datasets(listed.files)
+    _say_what_is_left_out(source, listed.skipped)
     arrays = [file for file in found if file.format == "npy"]
     if metadata is not None and len(arrays) != 1:
         raise InputError(f"--metadata belongs to one .npy file, {source} holds {len(arrays)}. Name that file alone.")
@@ -80,8 +90,51 @@ def list_sources(source: str, metadata: str | None = None) -> list[SourceFile]:
     return sorted(sources, key=lambda each: each.uri)
 
 
+def _of_datasets(files: Sequence[InputFile]) -> list[InputFile]:
+    """The files without those that ``datasets`` keeps beside a dataset on disk: caches with all of its columns."""
+    folders = {file.uri.rpartition("/")[0] for file in files if file.format == "arrow"}
+    members = {folder: names for folder in folders if (names := _names_in_state(folder)) is not None}
+    kept: list[InputFile] = []
+    left_out: list[InputFile] = []
+    for file in files:
+        folder, _, name = file.uri.rpartition("/")
+        is_cache = file.format == "arrow" and folder in members and name not in members[folder]
+        (left_out if is_cache else kept).append(file)
+    if left_out:
+        log.warning("%d files are caches of 'datasets', not data, such as %s", len(left_out), left_out[0].uri)
+    return kept
+
+
+def _names_in_state(folder: str) -> set[str] | None:
+    """Names of the files of a dataset that was saved to disk; None if the folder is none."""
+    fs, path = file_system(f"{folder}/state.json")
+    try:
+        with fs.open(path, "rb") as stream:
+            return {str(each["filename"]) for each in json.loads(stream.read())["_data_files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _say_what_is_left_out(source: str, skipped: Sequence[str]) -> None:
+    """Warn of files that may have been meant; not of what comes with data, such as cards."""
+    meant = [
+        uri for uri in skipped if not uri.lower().endswith(_COMPANIONS) and ".lance/" not in uri and "/_lcm/" not in uri
+    ]
+    if meant:
+        log.warning(
+            "%s: %d files were not read, such as %s: hidden, or none of %s", source, len(meant), meant[0],
+            ", ".join(sorted(set(FORMATS) - {".jsonl"})),
+        )  # fmt: skip
+
+
 def _plain_source(file: InputFile) -> SourceFile:
-    return SourceFile(file.format, file.uri, file.name, f"{file.size} bytes, {file.fingerprint}")
+    return SourceFile(file.format, file.uri, _full_name(file), f"{file.size} bytes, {file.fingerprint}")
+
+
+def _full_name(file: InputFile) -> str:
+    """The name with the folders around it that say language or split, where a part of a tree was given."""
+    outside = file.uri.removesuffix(file.name).split("/")
+    return "/".join([*(part for part in outside if part.startswith(("lang=", "split="))), file.name])
 
 
 def _array_source(file: InputFile, rows: InputFile | None) -> SourceFile:
@@ -124,8 +177,23 @@ def _lance_sources(files: Sequence[InputFile]) -> list[SourceFile]:
     for uri, parts in sorted(datasets.items()):
         mark = xxhash.xxh3_64_hexdigest("\n".join(sorted(f"{part.uri} {part.fingerprint}" for part in parts)).encode())
         match = _LANCE.match(parts[0].name)
-        found.append(SourceFile("lance", uri, match.group(1) if match else uri.rpartition("/")[2], mark))
+        version, rows = _lance_version(uri)
+        if version is not None:
+            mark = f"{mark}, version {version}, {rows} rows"
+        name = match.group(1) if match else uri.rpartition("/")[2]
+        found.append(SourceFile("lance", uri, name, mark, version=version))
     return found
+
+
+def _lance_version(uri: str) -> tuple[int | None, int]:
+    """Version and rows of a Lance dataset: deleting rows leaves its data files as they are."""
+    try:
+        import lance
+    except ImportError:  # said when it is opened
+        return None, 0
+    with storage_errors(uri):
+        data = lance.dataset(uri)
+        return int(data.version), int(data.count_rows())
 
 
 def place_of(name: str) -> Place:

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lcm_data import schema
 from lcm_data.corpus import Corpus, StageData
+from lcm_data.errors import UsageError
 from lcm_data.store.shard import METADATA_PREFIX, iter_row_groups, parse_shard_path
+from lcm_data.workers.storable import is_storable, norms_of
 
 LAYOUTS: dict[str, str] = {
     "meta": "lcm_data.exchange.meta:MetaLayout",
@@ -77,6 +80,23 @@ class Layout(Protocol):
     def extras(self, export: Export, files: Sequence[OutFile]) -> Mapping[str, bytes]:
         """Small files beside the data, such as a card."""
         ...
+
+
+def in_dtype(x_ND: np.ndarray[Any, Any], dtype: Any, path: str) -> np.ndarray[Any, Any]:
+    """Vectors in the type of an export.
+
+    Raises:
+        UsageError: it cannot hold some of them.
+    """
+    dtype = np.dtype(dtype)
+    if x_ND.dtype == dtype:
+        return x_ND
+    lost = int((~is_storable(x_ND, norms_of(x_ND), dtype.name)).sum())
+    if lost:
+        raise UsageError(
+            f"{path}: {dtype} cannot hold {lost} of its vectors, which are too long or too short. Leave --dtype out."
+        )
+    return x_ND.astype(dtype)
 
 
 def file_facts(data: StageData, path: str) -> dict[str, str]:

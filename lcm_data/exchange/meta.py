@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from lcm_data import schema
 from lcm_data.corpus import CorpusDocument, StageData
-from lcm_data.exchange.layouts import Export, OutFile, file_facts
-from lcm_data.store.shard import parse_shard_path, read_shard
+from lcm_data.exchange.layouts import Export, OutFile, file_facts, in_dtype
+from lcm_data.store.shard import METADATA_PREFIX, parse_shard_path, read_shard
 
 SENTENCES, VECTORS = "text_sentences", "text_sentences_sonar_emb"
 DATACARD = "datacard.yaml"
@@ -70,16 +70,19 @@ def _write(export: Export, path: str, file: Path) -> None:
     target = nested_schema(data.dim, export.dtype or "float32")
     leaf = f"{VECTORS}.list.element.list.element"
     text = ("doc_id", "lang", f"{SENTENCES}.list.element")
+    facts = file_facts(data, path)
+    if export.dtype is not None:
+        facts[f"{METADATA_PREFIX}store_dtype"] = export.dtype
     with pq.ParquetWriter(
         file,
-        target.with_metadata(file_facts(data, path)),
+        target.with_metadata(facts),
         compression={leaf: "none", "sent_idx.list.element": "zstd", **dict.fromkeys(text, "zstd")},
         use_dictionary=["lang"],
         write_statistics=["doc_id", "lang"],
         write_page_checksum=True,
     ) as writer:
         for documents in _groups(export, data, path):
-            writer.write_table(_table(documents, target, parse_shard_path(path)[1]), row_group_size=len(documents))
+            writer.write_table(_table(documents, target, path), row_group_size=len(documents))
 
 
 def _groups(export: Export, data: StageData, path: str) -> Iterator[list[tuple[CorpusDocument, list[str]]]]:
@@ -108,17 +111,17 @@ def _texts(export: Export, path: str) -> dict[int, str]:
     return dict(zip(table["sid"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
-def _table(documents: Sequence[tuple[CorpusDocument, list[str]]], target: pa.Schema, lang: str) -> pa.Table:
+def _table(documents: Sequence[tuple[CorpusDocument, list[str]]], target: pa.Schema, path: str) -> pa.Table:
     inner = target.field(VECTORS).type.value_type
     x_ND = np.concatenate([document.vectors("emb") for document, _ in documents])
     ends = np.cumsum([len(document) for document, _ in documents], dtype=np.int32)
     offsets = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))
-    flat = pa.array(x_ND.astype(inner.value_type.to_pandas_dtype(), copy=False).reshape(-1), inner.value_type)
+    flat = pa.array(in_dtype(x_ND, inner.value_type.to_pandas_dtype(), path).reshape(-1), inner.value_type)
     columns: dict[str, Any] = {
         SENTENCES: pa.array([texts for _, texts in documents], target.field(SENTENCES).type),
         VECTORS: pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(flat, type=inner)),
         "doc_id": pa.array([document.doc_id for document, _ in documents], pa.string()),
-        "lang": pa.array([lang] * len(documents), pa.string()),
+        "lang": pa.array([parse_shard_path(path)[1]] * len(documents), pa.string()),
         "sent_idx": pa.array([document["sent_idx"] for document, _ in documents], target.field("sent_idx").type),
     }
     return pa.Table.from_arrays([columns[name] for name in target.names], schema=target)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lcm_data import schema
 from lcm_data.corpus import StageData
-from lcm_data.exchange.layouts import Export, OutFile, file_facts, rows_of, write_rows
+from lcm_data.exchange.layouts import Export, OutFile, file_facts, in_dtype, rows_of, write_rows
 from lcm_data.store.shard import iter_row_groups, parse_shard_path
 
 ROWS = "rows.parquet"
@@ -67,5 +67,5 @@ def _write_vectors(
         np.lib.format.write_array_header_1_0(stream, header)
         for path in paths:
             for group in iter_row_groups(data.files, path, [column]):
-                x_ND = schema.vectors(group[column]).astype(stored, copy=False)
+                x_ND = in_dtype(schema.vectors(group[column]), stored, path)
                 stream.write(np.ascontiguousarray(x_ND).data)

@@ -12,7 +12,7 @@ from lcm_data.documents.rows import NO_KEY, RowError, identity, key_array
 from lcm_data.exchange.columns import FoundColumns
 from lcm_data.exchange.inputs import SourceFile
 from lcm_data.exchange.slices import Defaults, RowFacts, SourceSlice, values
-from lcm_data.exchange.sources import open_source
+from lcm_data.exchange.sources import open_source, readable
 
 _BATCH_ROWS = 65_536
 
@@ -35,9 +35,11 @@ def plan_slices(sources: Sequence[SourceFacts], defaults: Defaults, unit_rows: i
     for source, (begins, _), again in zip(sources, runs, repeated, strict=True):
         ends = np.append(begins[1:], source.num_rows)
         size = max(1, int(unit_rows / source.vectors_a_row))
+        runs_again = np.flatnonzero(again)
         for start, stop in _cut(begins, source.num_rows, size):
             part = SourceSlice(source.file, source.columns, start, stop)
-            own = np.flatnonzero(again & (begins >= start) & (begins < stop)) if again.any() else ()
+            first, last = np.searchsorted(begins[runs_again], [start, stop])
+            own = runs_again[first:last]
             ranges = tuple((int(begins[run]) - start, int(ends[run]) - start) for run in own)
             slices.append(replace(part, duplicates=ranges))
     return slices
@@ -60,7 +62,7 @@ def _keys(source: SourceFacts, defaults: Defaults) -> Iterator[bytes]:
     whole = SourceSlice(source.file, source.columns, 0, source.num_rows)
     facts, row = RowFacts(whole, defaults), 0
     with open_source(source.file) as opened:
-        for batch in opened.batches(0, source.columns.of_keys):
+        for batch in readable(source.file.uri, opened.batches(0, source.columns.of_keys)):
             for given_id, given_lang in zip(
                 *(values(batch, name) for name in (source.columns.id, source.columns.lang)), strict=True
             ):

@@ -146,6 +146,16 @@ def _errors(uri: str) -> Iterator[None]:
             raise InputError(f"{uri!r} cannot be read: {error}. Copy or write it again.") from error
 
 
+def readable(uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches; damage is an ``InputError`` that names the file."""
+    while True:
+        with _errors(uri):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
 class ParquetSource:
     """A Parquet file."""
 
@@ -243,7 +253,12 @@ class NpySource:
             shape, is_fortran, dtype = read(self._stream)
         except ValueError as error:
             raise InputError(f"{self._uri!r} is no .npy file: {error}. Write it with numpy.save.") from error
-        if len(shape) != 2 or is_fortran or dtype.kind not in "fiu" or not dtype.isnative:
+        if dtype.kind in "fiu" and (not dtype.isnative or dtype.itemsize > 8):
+            raise InputError(
+                f"{self._uri!r} holds numbers of type {dtype.str}, which this machine or Arrow does not know. Write it "
+                'anew: numpy.save(file, array.astype("float32")).'
+            )
+        if len(shape) != 2 or shape[1] == 0 or is_fortran or dtype.kind not in "fiu":
             raise InputError(
                 f"{self._uri!r} holds an array of shape {list(shape)} and type {dtype}"
                 f"{' in Fortran order' if is_fortran else ''}. Write one of shape [rows, dimensions] of numbers: "
@@ -283,9 +298,15 @@ def _rows_beside(uri: str, fingerprint: str) -> pa.Table:
     fs, path = file_system(uri)
     with _errors(uri), fs.open(path, "rb") as stream:
         if uri.endswith(".jsonl"):
-            import pyarrow.json
+            from pyarrow import json
 
-            return pyarrow.json.read_json(stream)
+            table = json.read_json(stream)
+            dates = [each.name for each in table.schema if pa.types.is_timestamp(each.type)]
+            if not dates:
+                return table
+            as_text = pa.schema([(name, pa.string()) for name in dates])  # "2024-01-01" is an id, or a sentence
+            stream.seek(0)
+            return json.read_json(stream, parse_options=json.ParseOptions(explicit_schema=as_text))
         return pq.read_table(stream)
 
 
@@ -298,7 +319,7 @@ class LanceSource:
         except ImportError as error:
             raise MissingExtraError("reading Lance datasets", "pylance", "lance") from error
         with _errors(file.uri):
-            self._data = lance.dataset(file.uri)
+            self._data = lance.dataset(file.uri, version=file.version)
             self.num_rows: int = self._data.count_rows()
         self.schema: pa.Schema = self._data.schema
 

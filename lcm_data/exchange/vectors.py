@@ -14,7 +14,9 @@ Reasons = dict[int, tuple[str, str]]
 
 
 def list_item(kind: pa.DataType) -> pa.DataType | None:
-    """Type of the items of a list of any sort, None if it is no list."""
+    """Type of the items of a list of any sort, None if it is no list (as tensors of several dimensions are none)."""
+    if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) != 1:
+        return None
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     known = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcm_data import open_corpus, schema
-from lcm_data.errors import CorpusBusyError, InputError, UsageError
+from lcm_data.errors import CorpusBusyError, InputError, StorageError, UsageError
 from lcm_data.exchange.layouts import LAYOUTS
 from lcm_data.store.files import LocalFiles
 from lcm_data.store.lock import stage_lock
@@ -440,3 +441,35 @@ def test_a_readme_of_somebody_else_is_kept(tmp_path: Path, imported: Path) -> No
     write_corpus_card(CardConfig(corpus=str(tmp_path / "corpus"), overwrite=True))
     write_corpus_card(CardConfig(corpus=str(tmp_path / "corpus"), licence="cc0-1.0"))  # ours is written anew
     assert "license: cc0-1.0" in (tmp_path / "corpus/README.md").read_text()
+
+
+def test_what_lies_beside_an_export_is_not_swept_away(tmp_path: Path, imported: Path) -> None:
+    for beside in ("out.unfinished", "out.replaced"):
+        (tmp_path / beside).mkdir()
+        (tmp_path / beside / "thesis.txt").write_text("years of work")
+        with pytest.raises(UsageError, match=rf"{beside} holds files that are no export, such as thesis\.txt"):
+            export_to(imported, tmp_path / "out", "npy", overwrite=True)
+        shutil.rmtree(tmp_path / beside)
+    corpus = shutil.copytree(imported, tmp_path / "out.unfinished")
+    with pytest.raises(UsageError, match="lies in it or around it"):
+        export_to(corpus, tmp_path / "out", "npy")
+    assert files_of(corpus).keys() == files_of(imported).keys()
+
+
+def test_an_export_is_there_even_if_another_was_faster(tmp_path: Path, imported: Path) -> None:
+    """The second of two runs found nothing to rename: what the first made stays."""
+    export_to(imported, tmp_path / "out", "npy")
+    with pytest.raises(StorageError):
+        pipeline._rename(tmp_path / "out.unfinished", tmp_path / "out")
+    assert (tmp_path / "out/export.json").exists()
+
+
+@pytest.mark.parametrize("layout", ["meta", "npy"])
+def test_numbers_that_a_type_cannot_hold_are_not_written(tmp_path: Path, layout: str) -> None:
+    x_ND = np.ones((40, 8), np.float32)
+    x_ND[3], x_ND[5] = 1e6, 1e-9
+    np.save(tmp_path / "x.npy", x_ND)
+    import_here(tmp_path / "x.npy", tmp_path / "c", lang="eng_Latn", space="s", store_dtype="float32")
+    with pytest.raises(UsageError, match=r"float16 cannot hold \d of its vectors"):
+        export_to(tmp_path / "c", tmp_path / "out", layout, dtype="float16")
+    assert not (tmp_path / "out").exists()
