@@ -233,6 +233,7 @@ def segments_stage(config: ImportConfig, found: Found) -> Stage:
         if config.overwrite:  # embeddings of sentences that are no more
             with stage_lock(corpus.child("embeddings")):
                 clear_stage(corpus.child("embeddings"))
+            corpus.remove(END_OF_TEXT)  # it may be of another space
 
     return Stage("segments", target, settings, found.inputs, make_plan, make_worker, begin=begin)
 

@@ -154,7 +154,7 @@ def quantize(
     levels: Annotated[int | None, _model("Codebooks in a row.", default="64")] = None,
     units: Annotated[int | None, _model("Centroids of a codebook.", default="8192")] = None,
     sample_rows: Annotated[int | None, _model("Rows to fit on, at most.", default="1000 a unit")] = None,
-    iterations: Annotated[int | None, _model("k-means steps of a level.", default="10")] = None,
+    iterations: Annotated[int | None, _model("k-means steps of a level.", default="12")] = None,
     engine: Annotated[str | None, _model("faiss, torch, or auto: torch if worth it.", default="auto")] = None,
     device: Annotated[str | None, _model("auto, cpu or cuda.", default="auto")] = None,
     trainer: Annotated[

@@ -28,7 +28,7 @@ from lcm_data.tables import resolve
 NPY_COLUMN = "emb"
 """What the array of a .npy is called."""
 
-_BATCH_ROWS = 1024
+_BATCH_ROWS, _BATCH_NUMBERS = 1024, 1 << 22
 
 SOURCES: dict[str, str] = {
     "parquet": "lcm_data.exchange.sources:ParquetSource",
@@ -167,14 +167,19 @@ class ParquetSource:
             self._file = pq.ParquetFile(self._stream, buffer_size=1 << 20)
         self.schema: pa.Schema = self._file.schema_arrow
         self.num_rows: int = self._file.metadata.num_rows
-        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+        groups = [self._file.metadata.row_group(group) for group in range(self._file.num_row_groups)]
+        sizes = [group.num_rows for group in groups]
+        # In the nested layout a row is a document, of any length: what a batch holds is counted in numbers.
+        a_row = max((chunk.num_values / max(1, size) for group, size in zip(groups, sizes, strict=True)
+                     for chunk in map(group.column, range(group.num_columns))), default=1)  # fmt: skip
+        self._batch_rows = max(1, min(_BATCH_ROWS, int(_BATCH_NUMBERS / max(1, a_row))))
         self._begins: list[int] = [0, *itertools.accumulate(sizes)][: max(1, len(sizes))]
 
     def batches(self, start: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Row groups before ``start`` are not touched."""
         first = self._group_of(start)
         groups = [*range(first, self._file.num_row_groups)]
-        batches = self._file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[*columns])
+        batches = self._file.iter_batches(self._batch_rows, row_groups=groups, columns=[*columns])
         return _skip(batches, start - self._begins[first])
 
     def begin_of(self, row: int) -> int:

@@ -15,7 +15,7 @@ from exchanged import import_here, vector_column, vectors
 from lcm_data import open_corpus
 from lcm_data.errors import InputError, SpaceError, UsageError
 from lcm_data.exchange.inputs import list_sources
-from lcm_data.exchange.sources import read_range
+from lcm_data.exchange.sources import open_source, read_range
 
 HOW: dict[str, Any] = {"lang": "eng_Latn", "space": "s", "validation": 0, "test": 0}
 
@@ -106,3 +106,16 @@ def test_arrays_that_cannot_be_used(tmp_path: Path, array: Any) -> None:
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(InputError, match=r"x\.npy"):
         import_here(tmp_path / "x.npy", tmp_path / "out", **HOW)
+
+
+def test_long_documents_come_in_small_batches(tmp_path: Path) -> None:
+    """A row of the nested layout is a document: a thousand of them at once may be gigabytes."""
+    texts = [["s"] * 900] * 100
+    nested = pa.array([np.ones((900, 64), np.float32).tolist()] * 100, pa.list_(pa.list_(pa.float32(), 64)))
+    write(tmp_path / "x.parquet", text_sentences=texts, text_sentences_sonar_emb=nested)
+    (file,) = list_sources(str(tmp_path / "x.parquet"))
+    with open_source(file) as opened:
+        batches = list(opened.batches(0, ["text_sentences_sonar_emb"]))
+    assert len(batches) > 1
+    assert sum(batch.num_rows for batch in batches) == 100
+    assert max(batch.num_rows for batch in batches) * 900 * 64 <= 1 << 22
