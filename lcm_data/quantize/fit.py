@@ -231,7 +231,10 @@ def _check_sample(train_ND: Array, heldout_ND: Array, options: FitOptions) -> No
     if num_rows < num_units:
         raise UsageError(f"{num_rows} sample rows for {num_units} units: at least as many rows as units are needed.")
     if len(heldout_ND) == 0:
-        raise UsageError("the held-out sample is empty: without it the quality of the codebook is unknown.")
+        raise UsageError(
+            f"the held-out sample is empty: without it the quality of the codebook is unknown. {num_rows} rows that "
+            "differ are too few: add sentences to the split 'train', or use a codebook that there is (--codebook)."
+        )
     if options.trainer == "progressive" and num_rows < train_ND.shape[1]:
         raise UsageError(
             f"trainer 'progressive' needs at least as many rows as dimensions ({train_ND.shape[1]}), got {num_rows}."

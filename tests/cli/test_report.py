@@ -193,6 +193,22 @@ def test_parts_that_are_not_there_are_left_out(hostile: Path, tmp_path: Path, ca
     assert "is not a corpus" in call("report", tmp_path / "nosuch", code=2).err
 
 
+@pytest.mark.parametrize("dim", [1, 5])
+def test_a_language_of_one_sentence_and_vectors_of_one_number(tmp_path: Path, dim: int) -> None:
+    from vectorcorpus import write_vectors
+
+    rng = np.random.default_rng(0)
+    parts = {
+        ("train", "eng_Latn"): rng.standard_normal((1, dim)),
+        ("train", "fra_Latn"): rng.standard_normal((40, dim)),
+    }
+    corpus = write_vectors(tmp_path / "c", parts)
+    report.run(ReportConfig(corpus=str(corpus), out=str(tmp_path / "page.html")))
+    text = (tmp_path / "page.html").read_text()
+    assert "English, English: no other sentence" in text
+    assert "nan" not in re.sub(r"[a-z]+nan[a-z]*|nan[a-z]+", "", text.lower())
+
+
 def test_the_command_of_a_run_is_on_the_page(tmp_path: Path) -> None:
     from jobs import cli
 

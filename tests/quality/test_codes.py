@@ -41,6 +41,14 @@ def test_errors_are_those_of_a_loop(book: Codebook) -> None:
             assert errors.cosine[levels - 1] == pytest.approx(cosine.mean(), rel=1e-5)
 
 
+def test_a_language_without_variance_has_no_share_of_it(book: Codebook) -> None:
+    emb = np.random.default_rng(1).standard_normal((6, book.dim)).astype(np.float32)
+    emb[4:] = emb[4]
+    codes = np.zeros((6, book.num_levels), np.uint16)
+    _, each = measure_errors(book, emb, codes, ["eng_Latn"] * 3 + ["fra_Latn"] + ["deu_Latn"] * 2)
+    assert list(each) == ["eng_Latn"]
+
+
 @given(st.lists(st.floats(1e-3, 10), min_size=1, max_size=12), st.floats(0.01, 60))
 @settings(deadline=None)
 def test_the_yardstick_is_reverse_water_filling(variances: list[float], bits: float) -> None:

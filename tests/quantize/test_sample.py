@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcm_data import open_corpus
 from lcm_data.errors import UsageError
 from lcm_data.quantize.sample import RowSampler, Sample, language_quotas, splitmix64
+from pipelines.sampling import sample_embeddings
 
 Array = np.ndarray[Any, Any]
 Corpus = dict[str, tuple[Array, Array]]
@@ -214,3 +217,14 @@ def test_quotas_follow_the_exponent() -> None:
     assert language_quotas({"a": 0}, 10) == {"a": 0}
     with pytest.raises(UsageError, match="alpha from 0 to 1"):
         language_quotas(counts, 10, 2)
+
+
+@pytest.mark.parametrize("num_rows", [5, 9, 60])
+def test_a_small_or_repetitive_corpus_has_rows_held_out(tmp_path: Path, num_rows: int) -> None:
+    from vectorcorpus import write_vectors
+
+    x_ND = np.random.default_rng(num_rows).standard_normal((2, 4))[np.arange(num_rows) % 2]
+    corpus = open_corpus(write_vectors(tmp_path / "c", {("train", "eng_Latn"): x_ND}))
+    for seed in range(8):
+        sample = sample_embeddings(corpus.embeddings, 100, seed=seed, alpha=0.5)
+        assert (len(sample.train), len(sample.heldout)) == (len(sample.train_sid), len(sample.heldout_sid)) == (1, 1)
