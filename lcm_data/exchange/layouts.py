@@ -89,8 +89,8 @@ def in_dtype(x_ND: np.ndarray[Any, Any], dtype: Any, path: str) -> np.ndarray[An
         UsageError: it cannot hold some of them.
     """
     dtype = np.dtype(dtype)
-    if x_ND.dtype == dtype:
-        return x_ND
+    if np.can_cast(x_ND.dtype, dtype):
+        return x_ND.astype(dtype, copy=False)
     lost = int((~is_storable(x_ND, norms_of(x_ND), dtype.name)).sum())
     if lost:
         raise UsageError(

@@ -91,7 +91,11 @@ class RangeReader:
             InputError: there are fewer, or the file is damaged.
         """
         if not self._source.begin_of(start) <= self._row <= start:
-            self._batches, self._left, self._row = self._source.batches(start, self._columns), None, start
+            self._batches, self._left, self._row = (
+                readable(self._uri, self._source.batches(start, self._columns)),
+                None,
+                start,
+            )
         parts: list[pa.RecordBatch] = []
         while self._row < stop:
             batch = self._next()
@@ -110,8 +114,7 @@ class RangeReader:
         if self._left is not None:
             batch, self._left = self._left, None
             return batch
-        with _errors(self._uri):
-            return next(self._batches, None)
+        return next(self._batches, None)
 
     def close(self) -> None:
         self._source.close()

@@ -73,7 +73,7 @@ def growing_kmeans(engine: Engine, x_ND: Array, num_units: int, iterations: int,
     Starved units are moved beside the largest ones after every iteration.
 
     In all dimensions a unit goes beyond the mean of its rows, by 0.8 of the way there ("over-relaxation"). As long as
-    that is less than the way itself, each iteration still lowers the error, and ten do what needs twenty without it.
+    that is less than the way itself, each iteration still lowers the error, and twelve do what needs twenty without it.
     """
     dim = x_ND.shape[1]
     sizes = [size for size in _GROWING_SIZES if size < dim]

@@ -8,6 +8,7 @@ index looks at some lists only, and the scores are those of the stored vectors a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -145,11 +146,11 @@ class CorpusSearch:
         while True:
             near, found = index.search(query_1D, fetch, chosen, every=exact)
             near, rows = near[0][found[0] >= 0], found[0][found[0] >= 0]
-            if len(rows) < k:  # the lists that were looked at hold too few
+            if len(rows) < k and not exact:  # the lists that were looked at hold too few
                 exact = True
                 continue
             best, best_rows = _ordered(self._cosines(query_1D, rows), rows, k)
-            if not exact or fetch >= num or best[-1] > near[-1] + facts.bound:
+            if not exact or fetch >= num or (len(best) == k and best[-1] > near[-1] + facts.bound):
                 return best, best_rows
             fetch = min(num, _FETCH_FACTOR * fetch)
 
@@ -193,5 +194,6 @@ def _forget_others(folder: Path, stem: str) -> None:
         if file.suffix in {".faiss", ".json"} and not file.name.startswith(f"{stem}-"):
             file.unlink(missing_ok=True)
     for file in folder.glob(".*.tmp"):
-        if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
-            file.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # whoever writes it has just finished
+            if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
+                file.unlink()

@@ -87,13 +87,11 @@ class Rows:
 
     def vectors(self, rows: Int64) -> npt.NDArray[np.floating]:
         """The vectors of these rows [N, D], in the order asked for, as they are stored."""
-        found: npt.NDArray[np.floating] | None = None
+        dtype = self.data.schema.field("emb").type.value_type.to_pandas_dtype()
+        found: npt.NDArray[np.floating] = np.empty((len(rows), self.data.dim), dtype)
         for path, group, local, place in self._groups(rows):
-            some = self._reader.vectors(path, [group], "emb")[local]
-            if found is None:
-                found = np.empty((len(rows), self.data.dim), some.dtype)
-            found[place] = some
-        return np.empty((0, self.data.dim), np.float16) if found is None else found
+            found[place] = self._reader.vectors(path, [group], "emb")[local]
+        return found
 
     def _groups(self, rows: Int64) -> Iterator[tuple[str, int, Int64, Int64]]:
         """Row groups that hold some of the rows: path, number, the rows within it, and their places in ``rows``."""

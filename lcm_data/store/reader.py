@@ -1,4 +1,4 @@
-"""Row groups of Parquet files by number, a bounded number of files open: what all sources read with."""
+"""Row groups of Parquet files by number, a bounded number of files open: for loaders and searches."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from exchanged import content_of, import_here, vector_column, vectors
+from exchanged import HOW, content_of, embeddings, import_here, vector_column, vectors, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import check_whole, rejects_of
@@ -21,18 +21,6 @@ from lcm_data.exchange.inputs import list_sources, place_of
 from lcm_data.exchange.sources import read_range
 from lcm_data.exchange.vectors import dense
 from pipelines.import_vectors import ImportConfig, run
-
-HOW: dict[str, Any] = {"lang": "eng_Latn", "space": "s", "validation": 0, "test": 0}
-
-
-def write(path: Path, **columns: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
-    return path
-
-
-def embeddings(corpus: Path) -> pa.Table:
-    return open_corpus(corpus).embeddings.table()
 
 
 def test_documents_positions_languages_and_splits(source: Path, imported: Path) -> None:

@@ -10,24 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from exchanged import import_here, vector_column, vectors
+from exchanged import HOW, embeddings, import_here, vector_column, vectors, write
 
 from lcm_data import open_corpus
 from lcm_data.errors import InputError, SpaceError, UsageError
 from lcm_data.exchange.inputs import list_sources
 from lcm_data.exchange.sources import open_source, read_range
-
-HOW: dict[str, Any] = {"lang": "eng_Latn", "space": "s", "validation": 0, "test": 0}
-
-
-def write(path: Path, **columns: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
-    return path
-
-
-def embeddings(corpus: Path) -> pa.Table:
-    return open_corpus(corpus).embeddings.table()
 
 
 def test_caches_of_datasets_are_no_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

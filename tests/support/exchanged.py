@@ -20,6 +20,8 @@ from pipelines.export import run as run_export
 from pipelines.import_vectors import ImportConfig, embeddings_stage, look, segments_stage
 from pipelines.stage import Stage
 
+HOW: dict[str, Any] = {"lang": "eng_Latn", "space": "s", "validation": 0, "test": 0}
+"""Settings of an import of rows that say nothing themselves."""
 LANGS = ("eng_Latn", "fra_Latn", "ase_Zxxx")
 
 
@@ -31,6 +33,18 @@ def vectors(num: int, dim: int = 12, seed: int = 0) -> np.ndarray[Any, Any]:
 def vector_column(x_ND: np.ndarray[Any, Any]) -> pa.Array:
     item = pa.from_numpy_dtype(x_ND.dtype)
     return pa.FixedSizeListArray.from_arrays(pa.array(x_ND.reshape(-1)), type=pa.list_(item, x_ND.shape[1]))
+
+
+def write(path: Path, **columns: Any) -> Path:
+    """A Parquet file of these columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def embeddings(corpus: Path) -> pa.Table:
+    """All rows of the embeddings of a corpus."""
+    return open_corpus(corpus).embeddings.table()
 
 
 def write_flat(folder: Path, num: int = 240, dim: int = 12) -> Path:
